@@ -27,6 +27,7 @@ ROOMS = [
     "ornith_jax.nn",
     "ornith_jax.models",
     "ornith_jax.convert",
+    "ornith_jax.experiment",
     "ornith_jax.kernels",
     "ornith_jax.serve",
     "ornith_jax.rl",

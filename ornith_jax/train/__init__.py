@@ -1,0 +1,1 @@
+"""The learner: state, optimizer, step, data order, checkpoints, metrics."""
