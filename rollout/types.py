@@ -1,4 +1,6 @@
-"""The frozen values between a Task and a stored Trajectory: Completion, Turn, Trajectory, Group. Nothing here does I/O.
+"""The frozen values between a Task and a stored Trajectory: Completion, Turn, Proposal, Trajectory, Group.
+
+Nothing here does I/O.
 
     engine: prompt ids -> Completion ─► Turn (what was asked, what came back) ─► Trajectory (all turns of one solution,
     the scaffold's among them, and its Verdict) ─► Group (N scaffolds x K solutions of one task)
@@ -108,6 +110,36 @@ class Turn:
     completion: Completion
     forked: bool = False  # the chat template could not extend the ids of the turn before: a new sequence starts here
     seconds: float = 0.0  # from the request to the end of its actions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """The first stage of an episode, shared by the K solutions under it: `rollout.agent` proposes once, then solves.
+
+    `stop` is None when the solutions may start (arms without a proposal: at once). Otherwise there is no scaffold:
+    BAD_SCAFFOLD, or a failure of ours with its `cause`.
+    """
+
+    group_id: str
+    task_id: str
+    category: str
+    scaffold_index: int
+    arm: Arm
+    turns: tuple[Turn, ...] = ()
+    scaffold_id: str = ""
+    scaffold_parent: str = ""
+    scaffold: str = ""  # the document, canonical JSON; "" without one
+    written: str = ""  # the last reply of the policy, its thinking left out: what the monitor reads
+    stop: StopReason | None = None
+    cause: str = ""
+    messages: tuple[Mapping[str, object], ...] = ()
+    admitted_version: int = 0  # newest published version when the group was admitted
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """ "<group id>/<scaffold index>"."""
+        return f"{self.group_id}/{self.scaffold_index}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
