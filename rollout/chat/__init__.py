@@ -1,0 +1,1 @@
+"""Messages to token ids, append-only, and what the policy wrote back to messages."""
