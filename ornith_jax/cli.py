@@ -87,7 +87,13 @@ def _add_tasks(verbs: Any) -> None:
     add_parser(verbs)
 
 
-PARSERS: tuple[Callable[[Any], None], ...] = (_add_convert, _add_score, _add_sandbox, _add_tasks)
+def _add_config(verbs: Any) -> None:
+    from ornith_jax.verbs.config import add_parser
+
+    add_parser(verbs)
+
+
+PARSERS: tuple[Callable[[Any], None], ...] = (_add_convert, _add_score, _add_sandbox, _add_tasks, _add_config)
 
 
 def _import(args: argparse.Namespace) -> None:

@@ -1,13 +1,20 @@
 """An experiment as one typed, frozen value. `experiments/<name>.py` has `get_config() -> Experiment`.
 
-Every default of a quantity that Ornith-1.0 did not publish is marked "unpublished"; `check` refuses nonsense before
-anything compiles and names the field.
+Every default of a quantity that Ornith-1.0 did not publish is marked "unpublished"; `checks.check` refuses nonsense
+before anything compiles and names the field.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import importlib
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
+from ornith_jax.errors import OrnithError
+from ornith_jax.overrides import build, override
 from rollout.settings import EngineSettings, RolloutSettings, SamplingSettings, SuiteSettings
 
 
@@ -104,3 +111,48 @@ class Experiment:
     loss: LossSettings = LossSettings()
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
+
+
+def load(name_or_path: str, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment of `experiments/<name>.py` or of any .py file with `get_config()`, with `field=value`s applied.
+
+    Raises OrnithError for a file that is not there or has no such function, and for a bad override, by name.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise OrnithError(f"{path}: no such file; give the path of an experiment, or a name in experiments/")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        wanted = f"experiments.{name_or_path}"
+        try:
+            module = importlib.import_module(wanted)
+        except ModuleNotFoundError as error:
+            if error.name not in (wanted, "experiments"):
+                raise
+            raise OrnithError(
+                f"{name_or_path}: no experiments/{name_or_path}.py; give its name or a .py file"
+            ) from None
+    if not hasattr(module, "get_config"):
+        raise OrnithError(
+            f"{name_or_path}: has no get_config(); an experiment is a file with get_config() -> Experiment"
+        )
+    return override(module.get_config(), overrides)
+
+
+def to_json(experiment: Experiment) -> str:
+    """For the run directory; `from_json` gives the same value back."""
+    return json.dumps(asdict(experiment), indent=1) + "\n"
+
+
+def from_json(text: str) -> Experiment:
+    """Raises OrnithError naming an unknown field, one of the wrong type, or what is not JSON."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise OrnithError(f"experiment: not JSON ({error})") from None
+    return build(Experiment, values)
