@@ -16,6 +16,8 @@ from ornith_jax.errors import OrnithError
 from ornith_jax.params import ParamSpec, Table, is_spec
 
 MESH_AXES = ("data", "fsdp", "expert", "tensor", "context")
+BATCH_AXES = ("data", "fsdp", "expert")
+"""The axes that split the rows of a batch. For the layers without experts, `expert` is one more of them."""
 
 RULES: Mapping[str, str | None] = {
     "layers": None,  # the scanned axis
@@ -40,6 +42,30 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[Any] | None = None) ->
     if need != len(devices):
         raise OrnithError(f"mesh {dict(sizes)} needs {need} devices, but there are {len(devices)}")
     return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape), devices=devices)
+
+
+def batch_spec() -> PartitionSpec:
+    """Of [B, T, ...] arrays, tokens and activations alike: rows over BATCH_AXES, time over `context`."""
+    return PartitionSpec(BATCH_AXES, "context")
+
+
+def batch_shardings(mesh: Mesh) -> NamedSharding:
+    """Where every [B, T, ...] array of a batch lives."""
+    return NamedSharding(mesh, batch_spec())
+
+
+def check_batch(mesh: Mesh, rows: int, length: int) -> None:
+    """Raises OrnithError when `rows` sequences of `length` tokens do not divide over the mesh."""
+    shares = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if rows % shares:
+        raise OrnithError(f"batch: {rows} rows are not divisible by {' x '.join(BATCH_AXES)} = {shares} of the mesh")
+    if length % mesh.shape["context"]:
+        raise OrnithError(f"batch: {length} tokens are not divisible by mesh axis 'context' of {mesh.shape['context']}")
+
+
+def constrain(x: jax.Array, mesh: Mesh | None, spec: PartitionSpec) -> jax.Array:
+    """x, laid out as `spec` says; as it is when there is no mesh."""
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
 def partition_spec(name: str, spec: ParamSpec, rules: Mapping[str, str | None] = RULES) -> PartitionSpec:

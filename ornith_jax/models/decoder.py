@@ -6,19 +6,24 @@ B batch, T tokens, D model width, V vocabulary, R repeats of the layer period.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from ornith_jax.config import AttentionConfig, Mixer, ModelConfig
+from ornith_jax.errors import OrnithError
 from ornith_jax.models.registry import FAMILIES
 from ornith_jax.nn.attention import init_attention_cache
 from ornith_jax.nn.context import Context, cached_context, full_context
 from ornith_jax.nn.embed import embed, embed_specs, lm_logits
 from ornith_jax.nn.gated_delta import init_gated_delta_cache
+from ornith_jax.nn.moe import freeze_router
 from ornith_jax.nn.norm import rms_norm
 from ornith_jax.params import Params, ParamSpec, Table, stack
+from ornith_jax.sharding import batch_spec, check_batch, constrain
 
 REMAT: dict[str, Callable[..., bool] | None] = {
     "full": None,  # keep only the input of each period
@@ -50,6 +55,9 @@ def forward(
     positions_BT: jax.Array | None = None,
     dtype: Any = None,
     remat: str = "none",
+    mesh: Mesh | None = None,
+    router: str = "trained",
+    routed_experts: jax.Array | None = None,
 ) -> jax.Array:
     """Hidden states after the final norm, [B, T, D] in `dtype` (default: the model's).
 
@@ -57,12 +65,59 @@ def forward(
         segment_ids_BT: packing; 0 is padding, each sequence has its own id. None: every row is one sequence.
         positions_BT: default counts from 0 in each segment.
         remat: "none", "dots" or "full": what the backward pass recomputes, per period.
+        mesh: over which params (`sharding.shardings`) and batch (`sharding.batch_spec`) are spread.
+        router: "trained", "frozen" (nn.moe.ROUTER gets no gradient), or "replayed" (as trained, but at the experts of
+            `routed_experts`). A dense model has none.
+        routed_experts: [B, T, L, X] int32 for a replayed router, L in the order of the layers; a token with a -1
+            chooses its own.
+
+    Raises OrnithError for a batch that the mesh does not divide, and for a replayed router without `routed_experts`.
     """
+    hidden_BTD, _ = forward_with_load(
+        params,
+        cfg,
+        token_ids_BT,
+        segment_ids_BT=segment_ids_BT,
+        positions_BT=positions_BT,
+        dtype=dtype,
+        remat=remat,
+        mesh=mesh,
+        router=router,
+        routed_experts=routed_experts,
+    )
+    return hidden_BTD
+
+
+def forward_with_load(
+    params: Params,
+    cfg: ModelConfig,
+    token_ids_BT: jax.Array,
+    *,
+    segment_ids_BT: jax.Array | None = None,
+    positions_BT: jax.Array | None = None,
+    dtype: Any = None,
+    remat: str = "none",
+    mesh: Mesh | None = None,
+    router: str = "trained",
+    routed_experts: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array | None]:
+    """`forward`, and the tokens that went to each expert of each layer, [L, E] float32, or None for a dense model.
+
+    Summed over the global batch, pads not counted: a row sums to X times the number of tokens.
+    """
+    if mesh is not None:
+        check_batch(mesh, *token_ids_BT.shape)
     if segment_ids_BT is None:
         segment_ids_BT = jnp.ones_like(token_ids_BT)
-    ctx = full_context(segment_ids_BT, positions_BT)
-    hidden_BTD, _ = _run(params, cfg, token_ids_BT, ctx, None, dtype, remat)
-    return hidden_BTD
+    if router == "frozen":
+        params = freeze_router(params)
+    elif router != "replayed":
+        routed_experts = None
+    elif routed_experts is None:
+        raise OrnithError("router 'replayed' needs routed_experts, the experts that the engine used")
+    ctx = full_context(segment_ids_BT, positions_BT, mesh)
+    hidden_BTD, _, load_LE = _run(params, cfg, token_ids_BT, ctx, None, dtype, remat, routed_experts)
+    return hidden_BTD, load_LE
 
 
 def logits(params: Params, cfg: ModelConfig, hidden_BTD: jax.Array) -> jax.Array:
@@ -108,7 +163,7 @@ def extend(
     Row b has `num_new_B[b]` real tokens, left-aligned; the rest are pads whose hidden states mean nothing.
     """
     ctx = cached_context(num_new_B, cache["length"], token_ids_BT.shape[1])
-    hidden_BTD, layers = _run(params, cfg, token_ids_BT, ctx, cache["layers"], dtype, "none")
+    hidden_BTD, layers, _ = _run(params, cfg, token_ids_BT, ctx, cache["layers"], dtype, "none")
     return hidden_BTD, {"length": cache["length"] + num_new_B, "layers": layers}
 
 
@@ -120,30 +175,45 @@ def _run(
     cache: Any,
     dtype: Any,
     remat: str,
-) -> tuple[jax.Array, Any]:
+    routed_BTLX: jax.Array | None = None,
+) -> tuple[jax.Array, Any, jax.Array | None]:
+    """(hidden [B, T, D], the new cache, the load of the experts [L, E])."""
     family = FAMILIES[cfg.family]
     dtype = jnp.dtype(dtype or cfg.dtype)
     x_BTD = embed(params["embed"], token_ids_BT, dtype, cfg.padding_id)
     if family.SCALED_EMBEDDING:
         x_BTD = x_BTD * jnp.asarray(cfg.embed_dim**0.5, dtype)  # the factor itself rounds to the dtype
 
-    def period(x_BTD: jax.Array, xs: tuple[Params, Params | None]) -> tuple[jax.Array, Params | None]:
-        layer_params, layer_cache = xs
-        new_cache = {}
-        for name, mixer in slots(cfg):
+    def period(x_BTD: jax.Array, xs: tuple[Params, Any, Any]) -> tuple[jax.Array, tuple[Any, Any]]:
+        layer_params, layer_cache, routed_PBTX = xs
+        new_cache, loads = {}, []
+        for i, (name, mixer) in enumerate(slots(cfg)):
             old = layer_cache[name] if layer_cache is not None else None
+            here = ctx if routed_PBTX is None else replace(ctx, routed_BTX=routed_PBTX[i])
             with jax.named_scope(name):
-                x_BTD, new_cache[name] = family.layer(layer_params[name], x_BTD, ctx, cfg, mixer, old)
-        return x_BTD, new_cache if layer_cache is not None else None
+                x_BTD, new_cache[name], load_E = family.layer(layer_params[name], x_BTD, here, cfg, mixer, old)
+            loads.append(load_E)
+        x_BTD = constrain(x_BTD, ctx.mesh, batch_spec())  # what the backward pass keeps of a period
+        return x_BTD, (new_cache if layer_cache is not None else None, jnp.stack(loads) if cfg.moe else None)
 
+    routed = None if routed_BTLX is None else _by_period(routed_BTLX, cfg)
     if remat != "none":
         period = jax.checkpoint(period, policy=REMAT[remat], prevent_cse=False)
     if isinstance(params["layers"], tuple):
-        new_caches = []
+        outs = []
         for r, layers in enumerate(params["layers"]):
-            x_BTD, new_cache = period(x_BTD, (layers, None if cache is None else cache[r]))
-            new_caches.append(new_cache)
-        cache = None if cache is None else tuple(new_caches)
+            each = (layers, None if cache is None else cache[r], None if routed is None else routed[r])
+            x_BTD, out = period(x_BTD, each)
+            outs.append(out)
+        cache = None if cache is None else tuple(new_cache for new_cache, _ in outs)
+        load = jnp.concatenate([load_PE for _, load_PE in outs]) if cfg.moe else None
     else:
-        x_BTD, cache = jax.lax.scan(period, x_BTD, (params["layers"], cache))
-    return rms_norm(x_BTD, params["final_norm"], cfg.norm_eps, zero_centered=family.ZERO_CENTERED_NORMS), cache
+        x_BTD, (cache, load) = jax.lax.scan(period, x_BTD, (params["layers"], cache, routed))
+        load = None if load is None else load.reshape(cfg.num_layers, -1)
+    x_BTD = rms_norm(x_BTD, params["final_norm"], cfg.norm_eps, zero_centered=family.ZERO_CENTERED_NORMS)
+    return x_BTD, cache, load
+
+
+def _by_period(routed_BTLX: jax.Array, cfg: ModelConfig) -> jax.Array:
+    """[B, T, L, X] -> [R, P, B, T, X], as the scan over periods of P layers reads it."""
+    return jnp.moveaxis(routed_BTLX, 2, 0).reshape(cfg.repeats, len(cfg.period), *routed_BTLX.shape[:2], -1)

@@ -15,7 +15,7 @@ from ornith_jax.nn.attention import attention, attention_specs
 from ornith_jax.nn.context import Context
 from ornith_jax.nn.linear import project
 from ornith_jax.nn.mlp import gelu_tanh, mlp, mlp_specs
-from ornith_jax.nn.moe import experts, experts_specs, top_k
+from ornith_jax.nn.moe import expert_load, experts_specs, routed_experts, top_k
 from ornith_jax.nn.norm import rms_norm
 from ornith_jax.params import Params, ParamSpec, Table
 
@@ -52,31 +52,32 @@ def layer_specs(cfg: ModelConfig, mixer: Mixer) -> Table:
 
 def layer(
     params: Params, x_BTD: jax.Array, ctx: Context, cfg: ModelConfig, mixer: Mixer, cache: Params | None
-) -> tuple[jax.Array, Params | None]:
-    """[B, T, D] -> [B, T, D], and the updated cache of this layer."""
+) -> tuple[jax.Array, Params | None, jax.Array | None]:
+    """[B, T, D] -> [B, T, D], the updated cache of this layer, and the load of its experts [E], if it has any."""
     assert isinstance(mixer, AttentionConfig)
     eps = cfg.norm_eps
     h_BTD = rms_norm(x_BTD, params["pre_mixer_norm"], eps)
     h_BTD, cache = attention(params["mixer"], h_BTD, ctx, mixer, eps, cache)
     x_BTD = x_BTD + rms_norm(h_BTD, params["post_mixer_norm"], eps)
-    h_BTD = mlp(params["mlp"], rms_norm(x_BTD, params["pre_ffw_norm"], eps), gelu_tanh)
+    h_BTD, load_E = mlp(params["mlp"], rms_norm(x_BTD, params["pre_ffw_norm"], eps), gelu_tanh), None
     if cfg.moe:
-        h_BTD = rms_norm(h_BTD, params["moe"]["post_mlp_norm"], eps) + _moe(params["moe"], x_BTD, cfg.moe, eps)
+        routed_BTD, load_E = _moe(params["moe"], x_BTD, ctx, cfg.moe, eps)
+        h_BTD = rms_norm(h_BTD, params["moe"]["post_mlp_norm"], eps) + routed_BTD
     x_BTD = x_BTD + rms_norm(h_BTD, params["post_ffw_norm"], eps)
     scalar = jax.lax.stop_gradient(params["layer_scalar"]).astype(x_BTD.dtype)
-    return x_BTD * scalar[None, None], cache
+    return x_BTD * scalar[None, None], cache, load_E
 
 
-def _moe(params: Params, x_BTD: jax.Array, cfg: MoEConfig, eps: float) -> jax.Array:
+def _moe(params: Params, x_BTD: jax.Array, ctx: Context, cfg: MoEConfig, eps: float) -> tuple[jax.Array, jax.Array]:
     """The routed experts beside the dense MLP, both reading the residual stream (HF Gemma4TextRouter, -Experts)."""
-    D = x_BTD.shape[-1]
-    x_MD = x_BTD.reshape(-1, D)
-    scale_D = params["router_scale"].astype(x_MD.dtype) * jnp.asarray(D**-0.5, x_MD.dtype)
-    logits_ME = project(rms_norm(x_MD, None, eps) * scale_D[None], params["router"])
-    weights_MX, experts_MX = top_k(logits_ME, cfg.experts_per_token)
-    weights_MX = weights_MX * params["expert_scale"].astype(jnp.float32)[experts_MX]
-    routed_MD = experts(params["experts"], rms_norm(x_MD, params["pre_norm"], eps), weights_MX, experts_MX, gelu_tanh)
-    return rms_norm(routed_MD, params["post_norm"], eps).reshape(x_BTD.shape)
+    dtype = x_BTD.dtype
+    scale_D = params["router_scale"].astype(dtype) * jnp.asarray(x_BTD.shape[-1] ** -0.5, dtype)
+    logits_BTE = project(rms_norm(x_BTD, None, eps) * scale_D[None, None], params["router"])
+    weights_BTX, experts_BTX = top_k(logits_BTE, cfg.experts_per_token, ctx.routed_BTX)
+    weights_BTX = weights_BTX * params["expert_scale"].astype(jnp.float32)[experts_BTX]
+    h_BTD = rms_norm(x_BTD, params["pre_norm"], eps)
+    h_BTD = routed_experts(params["experts"], h_BTD, weights_BTX, experts_BTX, gelu_tanh)
+    return rms_norm(h_BTD, params["post_norm"], eps), expert_load(experts_BTX, ctx.valid_BT, cfg.num_experts)
 
 
 def config_from_hf(model_type: str, fields: Fields) -> ModelConfig:

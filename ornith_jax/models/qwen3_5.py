@@ -32,8 +32,8 @@ def layer_specs(cfg: ModelConfig, mixer: Mixer) -> Table:
 
 def layer(
     params: Params, x_BTD: jax.Array, ctx: Context, cfg: ModelConfig, mixer: Mixer, cache: Params | None
-) -> tuple[jax.Array, Params | None]:
-    """[B, T, D] -> [B, T, D], and the updated cache of this layer."""
+) -> tuple[jax.Array, Params | None, jax.Array | None]:
+    """[B, T, D] -> [B, T, D], the updated cache of this layer, and the load of its experts [E], if it has any."""
     h_BTD = rms_norm(x_BTD, params["pre_mixer_norm"], cfg.norm_eps, zero_centered=True)
     if isinstance(mixer, AttentionConfig):
         h_BTD, cache = attention(params["mixer"], h_BTD, ctx, mixer, cfg.norm_eps, cache)
@@ -42,8 +42,9 @@ def layer(
     x_BTD = x_BTD + h_BTD
     h_BTD = rms_norm(x_BTD, params["pre_ffw_norm"], cfg.norm_eps, zero_centered=True)
     if cfg.moe:
-        return x_BTD + moe(params["moe"], h_BTD, cfg.moe, jax.nn.silu), cache
-    return x_BTD + mlp(params["mlp"], h_BTD, jax.nn.silu), cache
+        h_BTD, load_E = moe(params["moe"], h_BTD, ctx, cfg.moe, jax.nn.silu)
+        return x_BTD + h_BTD, cache, load_E
+    return x_BTD + mlp(params["mlp"], h_BTD, jax.nn.silu), cache, None
 
 
 def config_from_hf(model_type: str, fields: Fields) -> ModelConfig:

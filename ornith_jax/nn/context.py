@@ -5,10 +5,11 @@ B batch, T new tokens, S cache slots.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 
 @jax.tree_util.register_dataclass
@@ -20,15 +21,19 @@ class Context:
     segments_BT: pads carry the id of the sequence before them, so that recurrent state survives them.
     valid_BT: False for pads; they neither write state nor are attended to.
     cached_B: tokens already in the cache, or None for a full-sequence forward.
+    mesh: over which the batch and the parameters are spread, or None on one device.
+    routed_BTX: experts that this layer must use for each token, -1 where it chooses itself; None: everywhere.
     """
 
     segments_BT: jax.Array
     valid_BT: jax.Array
     positions_BT: jax.Array
     cached_B: jax.Array | None = None
+    mesh: Mesh | None = field(default=None, metadata={"static": True})
+    routed_BTX: jax.Array | None = None
 
 
-def full_context(segment_ids_BT: jax.Array, positions_BT: jax.Array | None = None) -> Context:
+def full_context(segment_ids_BT: jax.Array, positions_BT: jax.Array | None = None, mesh: Mesh | None = None) -> Context:
     """Context of whole sequences. Segment ids: 0 is padding, equal neighbours belong together."""
     B, T = segment_ids_BT.shape
     index_T = jnp.arange(T, dtype=jnp.int32)[None, :]
@@ -40,7 +45,7 @@ def full_context(segment_ids_BT: jax.Array, positions_BT: jax.Array | None = Non
         starts_BT = jnp.concatenate([jnp.ones((B, 1), bool), segments_BT[:, 1:] != segments_BT[:, :-1]], axis=1)
         start_BT = jax.lax.cummax(jnp.where(starts_BT, index_T, 0), axis=1)
         positions_BT = jnp.where(valid_BT, index_T - start_BT, 0)
-    return Context(segments_BT, valid_BT, positions_BT.astype(jnp.int32))
+    return Context(segments_BT, valid_BT, positions_BT.astype(jnp.int32), mesh=mesh)
 
 
 def cached_context(num_new_B: jax.Array, cached_B: jax.Array, T: int) -> Context:

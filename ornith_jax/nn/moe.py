@@ -5,10 +5,13 @@ B batch, T tokens, D model width, M = B * T tokens, E experts, X experts per tok
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from ornith_jax.config import MoEConfig
+from ornith_jax.nn.context import Context
 from ornith_jax.nn.grouped import grouped_dot
 from ornith_jax.nn.linear import project
 from ornith_jax.nn.mlp import Activation, mlp, mlp_specs
@@ -34,11 +37,38 @@ def moe_specs(cfg: MoEConfig, embed_dim: int, init_std: float) -> Table:
     }
 
 
-def top_k(logits_ME: jax.Array, experts_per_token: int) -> tuple[jax.Array, jax.Array]:
-    """(weights_MX float32 that sum to one, experts_MX): softmax over all experts first, then renormalised top-k."""
-    probs_ME = jax.nn.softmax(logits_ME.astype(jnp.float32), axis=-1)
-    weights_MX, experts_MX = jax.lax.top_k(probs_ME, experts_per_token)
-    return weights_MX / jnp.sum(weights_MX, axis=-1, keepdims=True), experts_MX
+ROUTER = ("router", "router_scale")
+"""The parameters from which experts are chosen: what a frozen router freezes. Peers freeze the projection, which is
+all there is in Qwen3.5; Gemma 4's scale is part of the same product. `expert_scale` only weighs outputs and learns."""
+
+
+def freeze_router(params: Params) -> Params:
+    """No gradient reaches the parameters named in ROUTER, at any depth of `params`."""
+
+    def freeze(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        return jax.lax.stop_gradient(x) if getattr(path[-1], "key", None) in ROUTER else x
+
+    return jax.tree_util.tree_map_with_path(freeze, params)
+
+
+def top_k(logits: jax.Array, experts_per_token: int, given: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """[..., E] -> (weights [..., X] float32 that sum to one, experts [..., X]): softmax, then renormalised top-k.
+
+    A token whose `given` experts [..., X] are all >= 0 uses those, weighted by the present probabilities
+    (routing replay, arXiv 2510.11370).
+    """
+    probs = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    weights, experts = jax.lax.top_k(probs, experts_per_token)
+    if given is not None:
+        experts = jnp.where(jnp.all(given >= 0, axis=-1, keepdims=True), given, experts)
+        weights = jnp.take_along_axis(probs, experts, axis=-1)
+    return weights / jnp.sum(weights, axis=-1, keepdims=True), experts
+
+
+def expert_load(experts_BTX: jax.Array, valid_BT: jax.Array, num_experts: int) -> jax.Array:
+    """[E] float32: how many tokens of the batch went to each expert; pads are not counted."""
+    chosen_BTXE = experts_BTX[..., None] == jnp.arange(num_experts, dtype=experts_BTX.dtype)[None, None, None]
+    return jnp.sum(chosen_BTXE & valid_BT[..., None, None], axis=(0, 1, 2), dtype=jnp.float32)
 
 
 def experts_reference(
@@ -67,10 +97,19 @@ def experts(
     return jnp.sum(out[back].reshape(M, X, -1) * weights_MX[..., None].astype(x_MD.dtype), axis=1)
 
 
-def moe(params: Params, x_BTD: jax.Array, cfg: MoEConfig, act: Activation) -> jax.Array:
-    """Routed experts plus the gated shared expert (HF Qwen3_5MoeSparseMoeBlock)."""
-    x_MD = x_BTD.reshape(-1, x_BTD.shape[-1])
-    weights_MX, experts_MX = top_k(project(x_MD, params["router"]), cfg.experts_per_token)
-    routed = experts(params["experts"], x_MD, weights_MX, experts_MX, act).reshape(x_BTD.shape)
+def routed_experts(
+    params: Params, x_BTD: jax.Array, weights_BTX: jax.Array, experts_BTX: jax.Array, act: Activation
+) -> jax.Array:
+    """[B, T, D]: what the chosen experts make of each token, weighted and summed."""
+    x_MD, X = x_BTD.reshape(-1, x_BTD.shape[-1]), weights_BTX.shape[-1]
+    out_MD = experts(params, x_MD, weights_BTX.reshape(-1, X), experts_BTX.reshape(-1, X), act)
+    return out_MD.reshape(x_BTD.shape)
+
+
+def moe(params: Params, x_BTD: jax.Array, ctx: Context, cfg: MoEConfig, act: Activation) -> tuple[jax.Array, jax.Array]:
+    """Routed experts plus the gated shared expert (HF Qwen3_5MoeSparseMoeBlock), and the load of each expert."""
+    weights_BTX, experts_BTX = top_k(project(x_BTD, params["router"]), cfg.experts_per_token, ctx.routed_BTX)
+    routed = routed_experts(params["experts"], x_BTD, weights_BTX, experts_BTX, act)
     gate_BT1 = jax.nn.sigmoid(project(x_BTD, params["shared_gate"]))[..., None]
-    return routed + gate_BT1 * mlp(params["shared"], x_BTD, act)
+    load_E = expert_load(experts_BTX, ctx.valid_BT, cfg.num_experts)
+    return routed + gate_BT1 * mlp(params["shared"], x_BTD, act), load_E

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ornith_jax.config import MoEConfig
+from ornith_jax.nn.context import full_context
 from ornith_jax.nn.grouped import _ragged_dot, grouped_dot, grouped_dot_reference
 from ornith_jax.nn.moe import experts, experts_reference, experts_specs, moe, moe_specs, top_k
 from ornith_jax.params import flatten, init
@@ -80,7 +81,7 @@ def test_expert_parallel_sharding_changes_no_value_and_no_gradient():
     x = jax.random.normal(jax.random.key(1), (2, 24, 16))
 
     def loss(params, x):
-        return jnp.sum(jnp.sin(moe(params, x, cfg, jax.nn.silu)))
+        return jnp.sum(jnp.sin(moe(params, x, full_context(jnp.ones(x.shape[:2], jnp.int32)), cfg, jax.nn.silu)[0]))
 
     want, want_grads = jax.value_and_grad(loss, argnums=(0, 1))(params, x)
     for sizes in ({"expert": 4, "fsdp": 2}, {"expert": 8}):
