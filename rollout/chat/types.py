@@ -13,8 +13,8 @@ from envs.tools import Call
 class Reply:
     """What the policy wrote in one completion.
 
-    Example: the Qwen3.5 completion "Look first.\\n</think>\\n\\n<tool_call>\\n<function=submit>\\n</function>\\n</tool_call>"
-    is Reply(text="", thinking="Look first.", calls=(Call("submit", {}),), error="").
+    Example: the Qwen3.5 completion "It is done.\\n</think>\\n\\nI hand it in.<|im_end|>" is
+    Reply(text="I hand it in.", thinking="It is done.", calls=(), error="").
     """
 
     text: str  # outside of thinking and calls

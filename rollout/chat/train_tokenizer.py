@@ -1,0 +1,92 @@
+"""A small tokenizer for small models: byte-level BPE over what the policy reads and writes on the procedural suite.
+
+It has Qwen3.5's splitting rule, normaliser and text control tokens with their roles, so `load_chat(folder, "qwen3_5")`
+takes it. Deterministic: the same arguments give the same file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
+from tokenizers.models import BPE
+
+from envs.suites import fledgling
+from envs.tools import SCHEMAS, schemas
+from rollout.chat import qwen3_5, qwen_calls
+from rollout.chat.types import Reply
+from rollout.errors import RolloutError
+
+VOCAB_SIZE = 3072
+TASKS = 300
+# The splitting rule of Qwen3.5 (transformers, models/qwen3_5/tokenization_qwen3_5.py): contractions, words with their
+# marks, single digits, punctuation, line ends, spaces.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPECIAL = {qwen3_5.START, qwen3_5.END, qwen3_5.TEXT_END}  # the other marks are ordinary added tokens, as in Qwen3.5
+
+
+def corpus(tasks: int = TASKS) -> Iterator[str]:
+    """Prompts, files, the scripted expert's calls and what the template adds; of training seeds only."""
+    for task in fledgling.generate(0, tasks):
+        pieces = qwen3_5.opening("", task.prompt, schemas(task), thinking=True)
+        calls = fledgling.expert(task)
+        pieces += qwen3_5.completion(Reply("", "", calls, ""), [qwen3_5.THINK])
+        yield "".join(piece for piece in pieces if piece not in qwen3_5.MARKS)
+        for path, file in task.visible.items():
+            yield f"{path}\n{file.data.decode(errors='replace')}"
+    yield json.dumps(SCHEMAS)
+    yield qwen_calls.FORM
+
+
+def train(vocab_size: int = VOCAB_SIZE, tasks: int = TASKS) -> Tokenizer:
+    """The tokenizer; ids of control tokens come last, in the order of the published ones."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(qwen3_5.MARKS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(tasks), trainer)
+    order = [qwen3_5.TEXT_END, *(mark for mark in qwen3_5.MARKS if mark != qwen3_5.TEXT_END)]
+    for mark in order:
+        tokenizer.add_tokens([AddedToken(str(mark), special=mark in SPECIAL, normalized=False)])
+    return tokenizer
+
+
+def save(tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes `tokenizer.json` and `tokenizer_config.json` into a new folder, whole or not at all."""
+    if folder.exists():
+        raise RolloutError(f"{folder} exists; remove it or name a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        tokenizer.save(str(part / "tokenizer.json"))
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": str(qwen3_5.END),
+            "pad_token": str(qwen3_5.TEXT_END),
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 262144,
+        }
+        (part / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        part.chmod(0o755)
+        os.rename(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
