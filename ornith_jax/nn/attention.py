@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from ornith_jax.config import AttentionConfig
+from ornith_jax.kernels.attention import long_attention
 from ornith_jax.nn.context import Context
 from ornith_jax.nn.linear import project
 from ornith_jax.nn.norm import rms_norm
 from ornith_jax.nn.rope import rope
 from ornith_jax.params import Params, ParamSpec, Table
 
+LONG = 1024  # tokens; beyond, and without a cache, the scores of a whole row are never held at once
 MASKED = -1e30  # finite, so that the row of a pad stays finite
 
 
@@ -58,11 +60,15 @@ def attention(
     With a cache, new tokens see the cached ones and each other, and are then written to it.
     """
     q_BTNH, k_BTKH, v_BTKH, gate_BTNH = _heads(params, x_BTD, ctx, cfg, eps)
-    keys, values, masks = [k_BTKH], [v_BTKH], [_new_mask(ctx, cfg.window)]
-    if cache is not None:
-        keys, values = [cache["k"], k_BTKH], [cache["v"], v_BTKH]
-        masks = [_cache_mask(ctx, cfg.window, cache["k"].shape[1]), *masks]
-    out_BTNH = _attend(q_BTNH, keys, values, masks, cfg.scale)
+    if cache is None and x_BTD.shape[1] > LONG:
+        seen = (ctx.segments_BT, ctx.valid_BT)
+        out_BTNH = long_attention(q_BTNH, k_BTKH, v_BTKH, *seen, scale=cfg.scale, window=cfg.window, mesh=ctx.mesh)
+    else:
+        keys, values, masks = [k_BTKH], [v_BTKH], [_new_mask(ctx, cfg.window)]
+        if cache is not None:
+            keys, values = [cache["k"], k_BTKH], [cache["v"], v_BTKH]
+            masks = [_cache_mask(ctx, cfg.window, cache["k"].shape[1]), *masks]
+        out_BTNH = _attend(q_BTNH, keys, values, masks, cfg.scale)
     if gate_BTNH is not None:
         out_BTNH = out_BTNH * jax.nn.sigmoid(gate_BTNH)
     if cache is not None:
