@@ -1,0 +1,178 @@
+"""The engine's thread: takes orders, fills one prompt after the other, decodes all rows together.
+
+    wait ─► orders (new requests, new weights) ─► drop the cancelled ─► fill ─► decode ─► answer the finished ─► ...
+
+Between two dispatches is the only moment at which anything changes: weights are swapped and rows change hands there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from ornith_jax.config import ModelConfig
+from ornith_jax.params import Params
+from ornith_jax.serve.prefixes import Prefixes
+from ornith_jax.serve.request import Request, answer
+from ornith_jax.serve.slots import PIECES, Slots
+from rollout.errors import EngineError
+from rollout.settings import EngineSettings
+
+IDLE_S = 1.0  # the thread looks up this often when there is nothing to do
+
+
+@dataclass(slots=True, eq=False)
+class Swap:
+    """New weights; the future is answered with the seconds for which no row could run."""
+
+    params: Params
+    policy_version: int
+    future: Future[float] = field(default_factory=Future)
+
+
+class Loop:
+    """Everything that only the engine's thread touches, but for `order`, `end` and the reading of counts."""
+
+    def __init__(self, cfg: ModelConfig, settings: EngineSettings, max_len: int) -> None:
+        self.policy_version: int | None = None
+        self.fault: str = ""  # why the thread has ended; "" while it runs
+        self.running: dict[int, Request] = {}  # by row, the one that is being filled included
+        self.waiting: deque[Request] = deque()
+        self._filling: Request | None = None
+        self._params: Params | None = None
+        self._settings, self._dtype = settings, settings.dtype
+        self._slots = Slots(cfg, settings.slots, max_len, settings.dtype)
+        self._prefixes = Prefixes(settings.prefix_snapshots)
+        self._orders: deque[Request | Swap] = deque()
+        self._changed = threading.Condition()
+        self._ending = False
+        self._thread = threading.Thread(target=self._run, name="ornith-engine", daemon=True)
+        self._thread.start()
+
+    def order(self, order: Request | Swap) -> None:
+        """From any thread. Raises EngineError("dead") when there is no thread left to carry it out."""
+        with self._changed:
+            if self.fault:
+                raise EngineError("dead", self.fault)
+            self._orders.append(order)
+            self._changed.notify()
+
+    def end(self, timeout_s: float) -> None:
+        """Stop after the dispatch under way; whoever still waits is told."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        fault = "the engine was closed"
+        try:
+            # Precision is a setting of the thread, not of the process.
+            with jax.default_matmul_precision("highest" if self._dtype == "float32" else "default"):
+                while self._take_orders():
+                    self._drop_cancelled()
+                    self._fill()
+                    self._decode()
+        except BaseException as error:
+            fault = f"the engine's thread failed: {error!r}"
+            raise
+        finally:
+            self._give_up(fault)
+
+    def _give_up(self, fault: str) -> None:
+        with self._changed:
+            self.fault = fault
+            left = [*self.running.values(), *self.waiting, *self._orders]
+        for each in left:
+            answer(each.future, EngineError("dead", fault))
+
+    def _take_orders(self) -> bool:
+        """False when it is time to end. Sleeps only when no request is anywhere."""
+        with self._changed:
+            if not (self._orders or self.waiting or self.running or self._ending):
+                self._changed.wait(IDLE_S)
+            orders = list(self._orders)
+            self._orders.clear()
+        for order in orders:
+            if isinstance(order, Swap):
+                self._swap(order)
+            else:
+                self.waiting.append(order)
+        return not self._ending
+
+    def _swap(self, swap: Swap) -> None:
+        """Running requests keep what they have cached and go on under the new weights; no prefix outlives the old."""
+        start = time.perf_counter()
+        self._params, self.policy_version = swap.params, swap.policy_version
+        self._prefixes.clear()
+        answer(swap.future, time.perf_counter() - start)
+
+    def _drop_cancelled(self) -> None:
+        for request in [r for r in self.running.values() if r.future.cancelled()]:
+            self._free(request)
+        if any(request.future.cancelled() for request in self.waiting):
+            self.waiting = deque(request for request in self.waiting if not request.future.cancelled())
+
+    def _free(self, request: Request) -> None:
+        del self.running[request.row]
+        if self._filling is request:
+            self._filling = None
+
+    def _fill(self) -> None:
+        """Read prompts into free rows, a limited number of tokens: those who decode wait meanwhile."""
+        room = PIECES[-1]
+        while room > 0 and (self._filling or self._admit()):
+            request = self._filling
+            assert request is not None
+            assert self._params is not None
+            end = len(request.prompt_ids) - 1  # the last token is read by the step that writes the first
+            if request.filled < end:
+                room -= self._slots.fill(self._params, request, end)
+            if request.filled == end:
+                self._filling = None
+                if request.cached_tokens < end and self._is_wanted(request.prompt_ids[:end]):
+                    self._keep(request, request.prompt_ids[:end])
+
+    def _admit(self) -> bool:
+        """Give the next request the lowest free row, with the longest prefix of it that is kept."""
+        row = next((row for row in range(self._settings.slots) if row not in self.running), None)
+        if row is None or not self.waiting:
+            return False
+        request = self.waiting.popleft()
+        request.row, request.policy_version = row, self.policy_version
+        request.filled, snapshot = self._prefixes.longest(request.prompt_ids[:-1])
+        request.cached_tokens = request.filled
+        self._slots.put(row, snapshot)
+        self.running[row] = self._filling = request
+        return True
+
+    def _is_wanted(self, token_ids: np.ndarray) -> bool:
+        """Whether a waiting request begins like this: the siblings of a group share their first prompt."""
+        return any(np.array_equal(token_ids, other.prompt_ids[: len(token_ids)]) for other in self.waiting)
+
+    def _keep(self, request: Request, token_ids: np.ndarray) -> None:
+        """A snapshot of the request's row, unless an older version computed part of it."""
+        if self._settings.prefix_snapshots and len(token_ids) and request.policy_version == self.policy_version:
+            self._prefixes.put(token_ids, self._slots.take(request.row, len(token_ids)))
+
+    def _decode(self) -> None:
+        requests = [request for request in self.running.values() if request is not self._filling]
+        if not requests:
+            return
+        assert self._params is not None
+        assert self.policy_version is not None
+        self._slots.decode(self._params, requests, self.policy_version)
+        for request in requests:
+            if not np.isfinite(request.logprobs[-1]):
+                self._free(request)
+                answer(request.future, EngineError("bad_answer", "the logits are not finite; are the weights?"))
+            elif finish := request.finish:
+                self._keep(request, np.concatenate([request.prompt_ids, np.asarray(request.token_ids[:-1], np.int32)]))
+                self._free(request)
+                answer(request.future, request.completion(finish))

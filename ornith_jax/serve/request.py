@@ -1,0 +1,94 @@
+"""One request on its way through the engine: what was asked, and what has been written so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ornith_jax.serve.programs import MAX_STOPS
+from rollout.errors import EngineError
+from rollout.types import Completion, Finish, Sampling, Span
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Request:
+    """The engine's thread writes; the caller reads after the future is done, or takes what there is at its deadline."""
+
+    prompt_ids: np.ndarray  # [T] int32
+    sampling: Sampling
+    seed: int
+    budget: int  # tokens that may be written: max_new_tokens, or what the context leaves
+    future: Future[Completion] = field(default_factory=Future)
+    submitted: float = field(default_factory=time.monotonic)
+
+    policy_version: int | None = None  # when it started; its cache is pure while this is still the engine's
+    row: int = -1
+    filled: int = 0  # prompt tokens in the cache
+    cached_tokens: int = 0
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    versions: list[Span] = field(default_factory=list)
+
+    def append(self, token_ids: Sequence[int], logprobs: Sequence[float], policy_version: int) -> None:
+        """Tokens just written by `policy_version`. The ids come last: a reader has no more of them than of the rest."""
+        if token_ids and (not self.versions or self.versions[-1][1] != policy_version):
+            self.versions.append((len(self.token_ids), policy_version))
+        self.logprobs.extend(logprobs)
+        self.token_ids.extend(token_ids)
+
+    @property
+    def length(self) -> int:
+        """Tokens so far, prompt and completion."""
+        return len(self.prompt_ids) + len(self.token_ids)
+
+    @property
+    def finish(self) -> Finish | None:
+        if self.token_ids and self.token_ids[-1] in self.sampling.stop_token_ids:
+            return Finish.STOP
+        return Finish.LENGTH if len(self.token_ids) >= self.budget else None
+
+    def completion(self, finish: Finish) -> Completion:
+        token_ids = tuple(self.token_ids)
+        return Completion(
+            token_ids=token_ids,
+            behavior_logprobs=tuple(self.logprobs[: len(token_ids)]),
+            versions=tuple(span for span in self.versions if span[0] < len(token_ids)),
+            finish=finish,
+            cached_tokens=self.cached_tokens,
+            seconds=time.monotonic() - self.submitted,
+        )
+
+
+def answer(future: Future[Any], result: object) -> None:
+    """Resolve the future with a result or an exception, unless its caller has gone."""
+    with suppress(InvalidStateError):
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+def check(prompt_ids: Sequence[int], sampling: Sampling, vocab_size: int, max_len: int) -> np.ndarray:
+    """The prompt as [T] int32. Raises EngineError("rejected") that names the field."""
+    ids = np.asarray(prompt_ids, np.int64)
+    problems = {
+        "prompt_ids: empty": not ids.size,
+        f"prompt_ids: {ids.size} tokens, but a request has room for {max_len} with its completion": ids.size >= max_len,
+        f"prompt_ids: an id is not in 0..{vocab_size - 1}": bool(((ids < 0) | (ids >= vocab_size)).any()),
+        f"max_new_tokens: {sampling.max_new_tokens} is less than 1": sampling.max_new_tokens < 1,
+        f"temperature: {sampling.temperature} is not in 0..inf": not 0 <= sampling.temperature < float("inf"),
+        f"top_p: {sampling.top_p} is not in (0, 1]": not 0 < sampling.top_p <= 1,
+        f"top_k: {sampling.top_k} is negative": sampling.top_k < 0,
+        f"min_p: {sampling.min_p} is not in [0, 1]": not 0 <= sampling.min_p <= 1,
+        f"stop_token_ids: more than {MAX_STOPS}": len(sampling.stop_token_ids) > MAX_STOPS,
+    }
+    for problem, is_there in problems.items():
+        if is_there:
+            raise EngineError("rejected", problem)
+    return ids.astype(np.int32)
