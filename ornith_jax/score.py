@@ -27,8 +27,9 @@ from ornith_jax.convert.load import load
 from ornith_jax.errors import OrnithError
 from ornith_jax.models.decoder import forward, logits
 from ornith_jax.params import Params
+from ornith_jax.rl.logprobs import token_logprobs
 
-POSITIONS = 256  # logits of this many positions are held at once
+POSITIONS = 256  # as many logits as these positions have are held at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +127,7 @@ def _logits(params: Params, cfg: ModelConfig, hidden_TD: jax.Array) -> jax.Array
 def _logprobs(
     params: Params, cfg: ModelConfig, hidden_TD: jax.Array, ids_T: jax.Array, segments_T: jax.Array
 ) -> jax.Array:
-    """[T]. The hidden state of one token gives the log-probability of the next, a few positions at a time."""
-    T = ids_T.shape[0]
-
-    def chunk(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
-        hidden_PD, next_P = inputs
-        logits_PV = logits(params, cfg, hidden_PD[None])[0]
-        picked_P1 = jnp.take_along_axis(logits_PV, next_P[:, None], axis=1)
-        return picked_P1[:, 0] - jax.nn.logsumexp(logits_PV, axis=1)
-
-    size = min(T, POSITIONS)
-    pad = -T % size
-    next_T = jnp.pad(ids_T[1:], (0, 1 + pad)).reshape(-1, size)
-    hidden = jnp.pad(hidden_TD, ((0, pad), (0, 0))).reshape(-1, size, hidden_TD.shape[1])
-    after_T = jax.lax.map(chunk, (hidden, next_T)).reshape(-1)[: T - 1]
-    follows_T = (segments_T[1:] == segments_T[:-1]) & (segments_T[1:] > 0)
-    return jnp.pad(jnp.where(follows_T, after_T, 0.0), (1, 0))
+    """[T], from logits of the same dtype as those that `_logits` gives."""
+    return token_logprobs(
+        params, cfg, hidden_TD[None], ids_T[None], segments_T[None], chunk_tokens=POSITIONS, float32_head=False
+    )[0][0]
