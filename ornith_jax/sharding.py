@@ -19,10 +19,14 @@ MESH_AXES = ("data", "fsdp", "expert", "tensor", "context")
 BATCH_AXES = ("data", "fsdp", "expert")
 """The axes that split the rows of a batch. For the layers without experts, `expert` is one more of them."""
 
-RULES: Mapping[str, str | None] = {
+Rules = Mapping[str, str | tuple[str, ...] | None]
+
+RULES: Rules = {
     "layers": None,  # the scanned axis
     "vocab": "tensor",
-    "embed": "fsdp",
+    # Over `expert` too, which to everything but the experts is one more batch axis: a copy on each of its devices would
+    # cost more memory than the experts do.
+    "embed": ("fsdp", "expert"),
     "heads": "tensor",
     "kv_heads": "tensor",
     "ffw": "tensor",
@@ -68,33 +72,41 @@ def constrain(x: jax.Array, mesh: Mesh | None, spec: PartitionSpec) -> jax.Array
     return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
-def partition_spec(name: str, spec: ParamSpec, rules: Mapping[str, str | None] = RULES) -> PartitionSpec:
-    """The PartitionSpec of one parameter. Two dimensions on one mesh axis, or an unknown name, is an error."""
+def mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes of one entry of a PartitionSpec."""
+    return () if entry is None else (entry,) if isinstance(entry, str) else entry
+
+
+def partition_spec(name: str, spec: ParamSpec, rules: Rules = RULES) -> PartitionSpec:
+    """The PartitionSpec of one parameter. Two dimensions on one mesh axis, or an unknown name, is an error.
+
+    A rule of several mesh axes leaves out those that another dimension has for itself: the weights of an expert have
+    "experts" over `expert` and "embed" over what is left, `fsdp`.
+    """
     used: dict[str, str] = {}
-    entries: list[str | None] = []
     for logical in spec.axes:
         if logical is not None and logical not in rules:
             raise OrnithError(f"{name}: logical axis {logical!r} has no sharding rule")
-        mesh_axis = rules[logical] if logical is not None else None
-        if mesh_axis is not None and mesh_axis in used:
-            raise OrnithError(f"{name}: axes {used[mesh_axis]!r} and {logical!r} both map to mesh axis {mesh_axis!r}")
-        if mesh_axis is not None and logical is not None:
-            used[mesh_axis] = logical
-        entries.append(mesh_axis)
-    return PartitionSpec(*entries)
+        axis = rules[logical] if logical is not None else None
+        if isinstance(axis, str) and logical is not None:
+            if axis in used:
+                raise OrnithError(f"{name}: axes {used[axis]!r} and {logical!r} both map to mesh axis {axis!r}")
+            used[axis] = logical
+    entries = [rules[logical] if logical is not None else None for logical in spec.axes]
+    return PartitionSpec(*(tuple(a for a in e if a not in used) if isinstance(e, tuple) else e for e in entries))
 
 
-def shardings(table: Table, mesh: Mesh, rules: Mapping[str, str | None] = RULES) -> dict[str, Any]:
+def shardings(table: Table, mesh: Mesh, rules: Rules = RULES) -> dict[str, Any]:
     """The table as NamedShardings. A dimension that its mesh axis does not divide is an error that names it."""
 
     def place(path: tuple[Any, ...], spec: ParamSpec) -> NamedSharding:
         name = "/".join(str(key.key) for key in path)
         entries = partition_spec(name, spec, rules)
-        for size, axis in zip(spec.shape, entries, strict=True):
-            if axis is not None and size % mesh.shape[axis]:
-                raise OrnithError(
-                    f"{name}: dimension of {size} is not divisible by mesh axis {axis!r} of size {mesh.shape[axis]}"
-                )
+        for size, entry in zip(spec.shape, entries, strict=True):
+            split = {axis: mesh.shape[axis] for axis in mesh_axes(entry) if mesh.shape[axis] > 1}
+            if size % math.prod(split.values()):
+                along = " x ".join(f"{axis!r} of size {n}" for axis, n in split.items())
+                raise OrnithError(f"{name}: dimension of {size} is not divisible by mesh axis {along}")
         return NamedSharding(mesh, entries)
 
     return jax.tree_util.tree_map_with_path(place, table, is_leaf=is_spec)

@@ -26,7 +26,7 @@ from ornith_jax.params import Params, ParamSpec, Table, stack
 from ornith_jax.sharding import batch_spec, check_batch, constrain
 
 REMAT: dict[str, Callable[..., bool] | None] = {
-    "full": None,  # keep only the input of each period
+    "full": None,  # keep only the input of each layer
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep the results of projections
 }
 
@@ -64,7 +64,7 @@ def forward(
     Args:
         segment_ids_BT: packing; 0 is padding, each sequence has its own id. None: every row is one sequence.
         positions_BT: default counts from 0 in each segment.
-        remat: "none", "dots" or "full": what the backward pass recomputes, per period.
+        remat: "none", "dots" or "full": what the backward pass recomputes, per layer.
         mesh: over which params (`sharding.shardings`) and batch (`sharding.batch_spec`) are spread.
         router: "trained", "frozen" (nn.moe.ROUTER gets no gradient), or "replayed" (as trained, but at the experts of
             `routed_experts`). A dense model has none.
@@ -184,6 +184,10 @@ def _run(
     if family.SCALED_EMBEDDING:
         x_BTD = x_BTD * jnp.asarray(cfg.embed_dim**0.5, dtype)  # the factor itself rounds to the dtype
 
+    layer = family.layer
+    if remat != "none":  # per layer, not per period: a period's intermediates at once are several times the memory
+        layer = jax.checkpoint(layer, policy=REMAT[remat], prevent_cse=False, static_argnums=(3, 4))
+
     def period(x_BTD: jax.Array, xs: tuple[Params, Any, Any]) -> tuple[jax.Array, tuple[Any, Any]]:
         layer_params, layer_cache, routed_PBTX = xs
         new_cache, loads = {}, []
@@ -191,14 +195,12 @@ def _run(
             old = layer_cache[name] if layer_cache is not None else None
             here = ctx if routed_PBTX is None else replace(ctx, routed_BTX=routed_PBTX[i])
             with jax.named_scope(name):
-                x_BTD, new_cache[name], load_E = family.layer(layer_params[name], x_BTD, here, cfg, mixer, old)
+                x_BTD, new_cache[name], load_E = layer(layer_params[name], x_BTD, here, cfg, mixer, old)
+            x_BTD = constrain(x_BTD, ctx.mesh, batch_spec())  # what the backward pass keeps of a layer
             loads.append(load_E)
-        x_BTD = constrain(x_BTD, ctx.mesh, batch_spec())  # what the backward pass keeps of a period
         return x_BTD, (new_cache if layer_cache is not None else None, jnp.stack(loads) if cfg.moe else None)
 
     routed = None if routed_BTLX is None else _by_period(routed_BTLX, cfg)
-    if remat != "none":
-        period = jax.checkpoint(period, policy=REMAT[remat], prevent_cse=False)
     if isinstance(params["layers"], tuple):
         outs = []
         for r, layers in enumerate(params["layers"]):

@@ -13,9 +13,10 @@ from ornith_jax.config import AttentionConfig, Mixer, ModelConfig, MoEConfig
 from ornith_jax.models.hf_config import Fields, dtype_of, layer_types_of, period_of
 from ornith_jax.nn.attention import attention, attention_specs
 from ornith_jax.nn.context import Context
+from ornith_jax.nn.experts import experts_specs
 from ornith_jax.nn.linear import project
 from ornith_jax.nn.mlp import gelu_tanh, mlp, mlp_specs
-from ornith_jax.nn.moe import expert_load, experts_specs, routed_experts, top_k
+from ornith_jax.nn.moe import expert_load, routed_experts, top_k
 from ornith_jax.nn.norm import rms_norm
 from ornith_jax.params import Params, ParamSpec, Table
 
@@ -41,7 +42,7 @@ def layer_specs(cfg: ModelConfig, mixer: Mixer) -> Table:
         table["moe"] = {
             "router": ParamSpec((cfg.moe.num_experts, D), ("experts", "embed"), init_std=std),
             "router_scale": norm,
-            "expert_scale": ParamSpec((cfg.moe.num_experts,), ("experts",), "ones"),
+            "expert_scale": ParamSpec((cfg.moe.num_experts,), (None,), "ones"),
             "experts": experts_specs(cfg.moe, D, std),
             "pre_norm": norm,
             "post_norm": norm,
@@ -76,7 +77,7 @@ def _moe(params: Params, x_BTD: jax.Array, ctx: Context, cfg: MoEConfig, eps: fl
     weights_BTX, experts_BTX = top_k(logits_BTE, cfg.experts_per_token, ctx.routed_BTX)
     weights_BTX = weights_BTX * params["expert_scale"].astype(jnp.float32)[experts_BTX]
     h_BTD = rms_norm(x_BTD, params["pre_norm"], eps)
-    h_BTD = routed_experts(params["experts"], h_BTD, weights_BTX, experts_BTX, gelu_tanh)
+    h_BTD = routed_experts(params["experts"], h_BTD, weights_BTX, experts_BTX, gelu_tanh, ctx.mesh)
     return rms_norm(h_BTD, params["post_norm"], eps), expert_load(experts_BTX, ctx.valid_BT, cfg.num_experts)
 
 

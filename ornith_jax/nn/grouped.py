@@ -66,7 +66,8 @@ def _each_block(blocks: jax.Array, w_EAB: jax.Array, groups: jax.Array, used: ja
     def body(i: jax.Array, out: jax.Array) -> jax.Array:
         return out.at[i].set(jnp.einsum(equation, blocks[i], w_EAB[groups[i]]))
 
-    return jax.lax.fori_loop(0, used, body, jnp.zeros((*blocks.shape[:2], width), blocks.dtype))
+    # Like `blocks`, so that under shard_map the carry of the loop starts with the type that it ends with.
+    return jax.lax.fori_loop(0, used, body, jax.lax.full_like(blocks, 0, shape=(*blocks.shape[:2], width)))
 
 
 @jax.custom_vjp

@@ -1,6 +1,6 @@
 """Mixture of experts: top-k of a softmax router, no capacity and no dropped token, optional shared expert.
 
-B batch, T tokens, D model width, M = B * T tokens, E experts, X experts per token, I expert width.
+B batch, T tokens, D model width, E experts, X experts per token.
 """
 
 from __future__ import annotations
@@ -9,22 +9,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from ornith_jax.config import MoEConfig
 from ornith_jax.nn.context import Context
-from ornith_jax.nn.grouped import grouped_dot
+from ornith_jax.nn.expert_parallel import expert_parallel
+from ornith_jax.nn.experts import experts, experts_specs
 from ornith_jax.nn.linear import project
 from ornith_jax.nn.mlp import Activation, mlp, mlp_specs
 from ornith_jax.params import Params, ParamSpec, Table
-
-
-def experts_specs(cfg: MoEConfig, embed_dim: int, init_std: float) -> Table:
-    """gate_up [E, 2, I, D] (gate, then up) and down [E, D, I]."""
-    E, width = cfg.num_experts, cfg.expert_dim
-    return {
-        "gate_up": ParamSpec((E, 2, width, embed_dim), ("experts", None, "ffw", "embed"), init_std=init_std),
-        "down": ParamSpec((E, embed_dim, width), ("experts", "embed", "ffw"), init_std=init_std),
-    }
 
 
 def moe_specs(cfg: MoEConfig, embed_dim: int, init_std: float) -> Table:
@@ -71,36 +64,17 @@ def expert_load(experts_BTX: jax.Array, valid_BT: jax.Array, num_experts: int) -
     return jnp.sum(chosen_BTXE & valid_BT[..., None, None], axis=(0, 1, 2), dtype=jnp.float32)
 
 
-def experts_reference(
-    params: Params, x_MD: jax.Array, weights_MX: jax.Array, experts_MX: jax.Array, act: Activation
-) -> jax.Array:
-    """Every expert on every token, then the chosen ones weighted: the slow, obvious form."""
-    gate_up = jnp.einsum("md,ecid->mcei", x_MD, params["gate_up"].astype(x_MD.dtype))
-    out_MED = jnp.einsum("mei,edi->med", act(gate_up[:, 0]) * gate_up[:, 1], params["down"].astype(x_MD.dtype))
-    chosen_MXD = jnp.take_along_axis(out_MED, experts_MX[..., None], axis=1)
-    return jnp.sum(chosen_MXD * weights_MX[..., None].astype(x_MD.dtype), axis=1)
-
-
-def experts(
-    params: Params, x_MD: jax.Array, weights_MX: jax.Array, experts_MX: jax.Array, act: Activation
-) -> jax.Array:
-    """Sort the (token, expert) pairs by expert, one grouped product per projection, and sum back per token."""
-    (M, X), E = experts_MX.shape, params["down"].shape[0]
-    flat = experts_MX.reshape(-1)
-    order = jnp.argsort(flat, stable=True)
-    sizes_E = jnp.zeros((E,), jnp.int32).at[flat].add(1)
-    gate_up_w = params["gate_up"].astype(x_MD.dtype).reshape(E, -1, x_MD.shape[1])
-    gate_up = grouped_dot(x_MD[order // X], gate_up_w, sizes_E)
-    gate, up = jnp.split(gate_up, 2, axis=-1)
-    out = grouped_dot(act(gate) * up, params["down"].astype(x_MD.dtype), sizes_E)
-    back = jnp.zeros_like(order).at[order].set(jnp.arange(M * X, dtype=order.dtype), unique_indices=True)
-    return jnp.sum(out[back].reshape(M, X, -1) * weights_MX[..., None].astype(x_MD.dtype), axis=1)
-
-
 def routed_experts(
-    params: Params, x_BTD: jax.Array, weights_BTX: jax.Array, experts_BTX: jax.Array, act: Activation
+    params: Params,
+    x_BTD: jax.Array,
+    weights_BTX: jax.Array,
+    experts_BTX: jax.Array,
+    act: Activation,
+    mesh: Mesh | None,
 ) -> jax.Array:
     """[B, T, D]: what the chosen experts make of each token, weighted and summed."""
+    if mesh is not None:
+        return expert_parallel(params, x_BTD, weights_BTX, experts_BTX, act, mesh)
     x_MD, X = x_BTD.reshape(-1, x_BTD.shape[-1]), weights_BTX.shape[-1]
     out_MD = experts(params, x_MD, weights_BTX.reshape(-1, X), experts_BTX.reshape(-1, X), act)
     return out_MD.reshape(x_BTD.shape)
@@ -109,7 +83,7 @@ def routed_experts(
 def moe(params: Params, x_BTD: jax.Array, ctx: Context, cfg: MoEConfig, act: Activation) -> tuple[jax.Array, jax.Array]:
     """Routed experts plus the gated shared expert (HF Qwen3_5MoeSparseMoeBlock), and the load of each expert."""
     weights_BTX, experts_BTX = top_k(project(x_BTD, params["router"]), cfg.experts_per_token, ctx.routed_BTX)
-    routed = routed_experts(params["experts"], x_BTD, weights_BTX, experts_BTX, act)
+    routed = routed_experts(params["experts"], x_BTD, weights_BTX, experts_BTX, act, ctx.mesh)
     gate_BT1 = jax.nn.sigmoid(project(x_BTD, params["shared_gate"]))[..., None]
     load_E = expert_load(experts_BTX, ctx.valid_BT, cfg.num_experts)
     return routed + gate_BT1 * mlp(params["shared"], x_BTD, act), load_E

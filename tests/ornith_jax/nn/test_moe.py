@@ -9,8 +9,9 @@ import pytest
 
 from ornith_jax.config import MoEConfig
 from ornith_jax.nn.context import full_context
+from ornith_jax.nn.experts import experts, experts_reference, experts_specs
 from ornith_jax.nn.grouped import _ragged_dot, grouped_dot, grouped_dot_reference
-from ornith_jax.nn.moe import experts, experts_reference, experts_specs, moe, moe_specs, top_k
+from ornith_jax.nn.moe import moe, moe_specs, top_k
 from ornith_jax.params import flatten, init
 
 D = 12
