@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import aiohttp
@@ -51,15 +50,6 @@ class Http:
         if status >= 400:
             raise EngineError("rejected" if status < 500 else "dead", f"{self.url}{path}: {status} {_message(answer)}")
         return answer
-
-
-async def gather_all(*tasks: Any) -> list[Any]:
-    """Wait for all of them, then raise the first failure: nothing is left running behind a failed sibling."""
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return list(results)
 
 
 def _message(answer: Any) -> str:

@@ -15,6 +15,7 @@ from rollout.sglang.engine import SGLangEngine
 from rollout.sglang.prefixes import PrefixMap
 from rollout.types import Completion, Sampling
 
+UPDATE_S = 900.0  # for a replica to come back, when an update finds none alive
 RETRY_S = (1.0, 60.0)  # first and longest pause between attempts to bring a server back
 ELSEWHERE = ("unreachable", "dead", "not_ready")
 """Causes that say something about the server and nothing about the request."""
@@ -31,11 +32,13 @@ class Replicas:
 
     def __init__(self, starters: Sequence[Starter]) -> None:
         self._starters = list(starters)
-        self._engines: list[SGLangEngine | None] = [None] * len(starters)
+        self._live: dict[int, SGLangEngine] = {}
         self._prefixes = PrefixMap()
-        self._newest: tuple[Path, int] | None = None
+        self._wanted: tuple[Path, int] | None = None  # what a replica must have before it answers
+        self._policy_version: int | None = None
         self._updating = asyncio.Lock()
         self._revivals: dict[int, asyncio.Task[None]] = {}
+        self._came_back = asyncio.Event()
         self.restarts = 0  # servers brought back so far
 
     @classmethod
@@ -43,7 +46,7 @@ class Replicas:
         """All of them must come up. Raises the first EngineError, with everything closed."""
         replicas = cls(starters)
         results = await asyncio.gather(*(starter(again=False) for starter in starters), return_exceptions=True)
-        replicas._engines = [r if isinstance(r, SGLangEngine) else None for r in results]
+        replicas._live = {at: r for at, r in enumerate(results) if not isinstance(r, BaseException)}
         for result in results:
             if isinstance(result, BaseException):
                 await replicas.close()
@@ -53,26 +56,23 @@ class Replicas:
     @property
     def policy_version(self) -> int | None:
         """The version that every live replica has confirmed."""
-        return None if self._newest is None else self._newest[1]
+        return self._policy_version
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, *, deadline_s: float) -> Completion:
-        """See `Engine.generate`. A request whose server fails goes to another one: no token of it was delivered."""
+        """See `Engine.generate`. A request whose server fails starts again elsewhere: no token of it was delivered.
+
+        When no replica is alive it waits, within its deadline, for one to come back.
+        """
         end = asyncio.get_running_loop().time() + deadline_s
-        tried: set[int] = set()
         while True:
-            at = self._choose(prompt_ids, tried)
-            engine = self._engines[at]
-            assert engine is not None
+            at, engine = await self._choose(prompt_ids, end)
             try:
                 left = max(end - asyncio.get_running_loop().time(), 0.0)
                 completion = await engine.generate(prompt_ids, sampling, deadline_s=left)
             except EngineError as error:
-                if error.cause not in ELSEWHERE:
+                if error.cause not in ELSEWHERE or self._policy_version is None:
                     raise
                 await self._failed(at, engine)
-                tried.add(at)
-                if not self._others(tried):
-                    raise
                 continue
             self._prefixes.add([*prompt_ids, *completion.token_ids], at)
             return completion
@@ -80,35 +80,36 @@ class Replicas:
     async def update_weights(self, path: Path, policy_version: int) -> float:
         """See `Engine.update_weights`: the longest pause of any replica. A replica that fails at it is replaced.
 
-        Raises EngineError when the folder is bad (all go on with their old version) or when no replica is left.
+        Raises EngineError when the folder is bad (all go on with their old version) or no replica comes back in time.
         """
         try:
             await asyncio.to_thread(verify, path, policy_version)
         except RolloutError as error:
             raise EngineError("update_failed", str(error)) from None
+        await self._some_live(asyncio.get_running_loop().time() + UPDATE_S)
         async with self._updating:
-            live = [(at, engine) for at, engine in enumerate(self._engines) if engine is not None]
-            loads = (engine.load_verified(path, policy_version) for _, engine in live)
-            results = await asyncio.gather(*loads, return_exceptions=True)
-            seconds = [r for r in results if isinstance(r, float)]
-            failures = [r for r in results if isinstance(r, EngineError)]
-            if failures and not seconds and all(f.cause == "update_failed" for f in failures):
+            live = dict(self._live)
+            loads = (engine.load_verified(path, policy_version) for engine in live.values())
+            results = dict(zip(live, await asyncio.gather(*loads, return_exceptions=True), strict=True))
+            seconds = [r for r in results.values() if isinstance(r, float)]
+            failures = [r for r in results.values() if isinstance(r, EngineError)]
+            if failures and all(failure.cause == "update_failed" for failure in failures) and not seconds:
                 raise failures[0]
+            self._wanted = (path, policy_version)
             if seconds:
-                self._newest = (path, policy_version)
-        for (at, engine), result in zip(live, results, strict=True):
+                self._policy_version = policy_version
+        for at, result in results.items():
             if isinstance(result, BaseException):
-                await self._failed(at, engine)
+                await self._failed(at, live[at])
         if not seconds:
             raise EngineError("dead", f"no replica took version {policy_version}: {failures}")
         return max(seconds)
 
     async def health(self) -> Health:
         """Sums over the live replicas. Raises EngineError("dead") when there is none."""
-        live = [engine for engine in self._engines if engine is not None]
-        if not live:
+        if not self._live:
             raise EngineError("dead", "no replica is alive")
-        each = [await engine.health() for engine in live]
+        each = [await engine.health() for engine in self._live.values()]
         return Health(
             policy_version=self.policy_version,
             running=sum(h.running for h in each),
@@ -118,61 +119,70 @@ class Replicas:
 
     async def close(self) -> None:
         """Ends the connections and the attempts to bring servers back."""
-        for task in list(self._revivals.values()):
+        revivals = list(self._revivals.values())
+        for task in revivals:
             task.cancel()
-        await asyncio.gather(*self._revivals.values(), return_exceptions=True)
-        for engine in self._engines:
-            if engine is not None:
-                await engine.close()
-        self._engines = [None] * len(self._engines)
+        await asyncio.gather(*revivals, return_exceptions=True)
+        while self._live:
+            await self._live.popitem()[1].close()
 
-    def _others(self, tried: set[int]) -> list[int]:
-        return [at for at, engine in enumerate(self._engines) if engine is not None and at not in tried]
+    async def _some_live(self, end: float) -> None:
+        """Wait until a replica answers. Raises EngineError("dead") when the deadline passes first."""
+        while not self._live:
+            self._came_back.clear()
+            try:
+                async with asyncio.timeout_at(end):
+                    await self._came_back.wait()
+            except TimeoutError:
+                raise EngineError("dead", "no replica is alive, and none came back in time") from None
 
-    def _choose(self, prompt_ids: Sequence[int], tried: set[int]) -> int:
+    async def _choose(self, prompt_ids: Sequence[int], end: float) -> tuple[int, SGLangEngine]:
         """The replica that knows the prompt, unless its queue is a server longer than the shortest one."""
-        live = {at: engine for at in self._others(tried) if (engine := self._engines[at]) is not None}
-        if not live:
-            raise EngineError("dead", "no replica is alive")
-        idle = min(live, key=lambda at: live[at].load)
+        await self._some_live(end)
+        idle = min(self._live, key=lambda at: self._live[at].load)
         known = self._prefixes.find(prompt_ids)
-        if known in live and live[known].load < live[idle].load + live[idle].info.capacity:
-            return known
-        return idle
+        if known is not None and known in self._live:
+            engine = self._live[known]
+            if engine.load < self._live[idle].load + engine.info.capacity:
+                return known, engine
+        return idle, self._live[idle]
 
     async def _failed(self, at: int, engine: SGLangEngine) -> None:
         """Take a replica out, once, and start to bring it back."""
-        if self._engines[at] is not engine:
+        if self._live.get(at) is not engine:
             return
-        self._engines[at] = None
+        del self._live[at]
         self._revivals[at] = asyncio.create_task(self._revive(at))
         await engine.close()
 
     async def _revive(self, at: int) -> None:
-        """Until it is up and has the newest version; only then does it answer again."""
+        """Until it is up and has the wanted version; only then does it answer again."""
         pause, longest = RETRY_S
         while True:
             with contextlib.suppress(EngineError, OSError):
                 engine = await self._starters[at](again=True)
                 try:
-                    await self._catch_up(at, engine)
+                    await self._join(at, engine)
                 except BaseException:
                     await engine.close()
                     raise
-                self.restarts += 1
-                del self._revivals[at]
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
-    async def _catch_up(self, at: int, engine: SGLangEngine) -> None:
+    async def _join(self, at: int, engine: SGLangEngine) -> None:
+        """Load what is wanted now, and again if that changed in the meantime."""
         while True:
-            newest = self._newest
-            if newest is not None and engine.policy_version != newest[1]:
-                await engine.load_verified(*newest)
+            wanted = self._wanted
+            if wanted is not None:
+                await engine.load_verified(*wanted)
             async with self._updating:
-                if newest == self._newest:
-                    self._engines[at] = engine
+                if wanted == self._wanted:
+                    self._live[at] = engine
+                    self._policy_version = None if wanted is None else wanted[1]
+                    self.restarts += 1
+                    del self._revivals[at]
+                    self._came_back.set()
                     return
 
 
