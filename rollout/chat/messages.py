@@ -9,22 +9,29 @@ from rollout.chat.types import Observation, Reply
 from rollout.errors import RolloutError
 
 
-def assistant_message(reply: Reply) -> dict[str, object]:
-    """A malformed call is in neither field: keep `Chat.decode` of the completion where it matters."""
+def assistant_message(reply: Reply, turn: int = 0) -> dict[str, object]:
+    """Calls have the ids "call_<turn>_<index>". A malformed call is in no field: its text is lost here."""
     message: dict[str, object] = {"role": "assistant", "content": reply.text}
     if reply.thinking:
         message["reasoning_content"] = reply.thinking
     if reply.calls:
         message["tool_calls"] = [
-            {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
-            for call in reply.calls
+            {
+                "id": f"call_{turn}_{index}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": dict(call.arguments)},
+            }
+            for index, call in enumerate(reply.calls)
         ]
     return message
 
 
-def observation_message(observation: Observation) -> dict[str, object]:
+def observation_message(observation: Observation, turn: int = 0, index: int = 0) -> dict[str, object]:
+    """`turn` of the assistant's message that it follows; `index` among what followed, calls answered in order."""
     message: dict[str, object] = {"role": observation.role, "content": observation.text}
-    return message | ({"name": observation.name} if observation.name else {})
+    if observation.role == "tool":
+        message |= {"name": observation.name, "tool_call_id": f"call_{turn}_{index}"}
+    return message
 
 
 def reply_of(message: Mapping) -> Reply:
