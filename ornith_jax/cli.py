@@ -93,7 +93,20 @@ def _add_config(verbs: Any) -> None:
     add_parser(verbs)
 
 
-PARSERS: tuple[Callable[[Any], None], ...] = (_add_convert, _add_score, _add_sandbox, _add_tasks, _add_config)
+def _add_serve(verbs: Any) -> None:
+    from ornith_jax.verbs.serve import add_parser
+
+    add_parser(verbs)
+
+
+PARSERS: tuple[Callable[[Any], None], ...] = (
+    _add_convert,
+    _add_score,
+    _add_sandbox,
+    _add_tasks,
+    _add_config,
+    _add_serve,
+)
 
 
 def _import(args: argparse.Namespace) -> None:
