@@ -108,7 +108,7 @@ def schemas(task: Task) -> list[dict]:
 
 async def dispatch(sandbox: Sandbox, task: Task, call: Call, *, turn: int) -> Action:
     """Carry out one call. Raises only `SandboxError` (our side failed); everything else is in the Action."""
-    observation = refused = ""
+    observation = refused = failure = ""
     try:
         _check(task, call)
         observation = await _HANDLERS[call.name](sandbox, task, call.arguments)
@@ -116,13 +116,15 @@ async def dispatch(sandbox: Sandbox, task: Task, call: Call, *, turn: int) -> Ac
         refused = str(refusal)
         observation = f"refused: {refused}"
     except BadCall as error:
-        observation = f"error: {error}"
+        failure = str(error)
+        observation = f"error: {failure}"
     return Action(
         turn=turn,
         tool=call.name,
         arguments=dict(call.arguments),
         observation=bounded(observation),
         refused=refused,
+        error=failure,
     )
 
 

@@ -109,6 +109,7 @@ class Action:
     arguments: Mapping[str, object]
     observation: str = ""
     refused: str = ""  # why the tool layer refused it, or ""
+    error: str = ""  # why it could not be carried out, though it was allowed, or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

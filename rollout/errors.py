@@ -16,3 +16,7 @@ class EngineError(Exception):
         assert cause in self.CAUSES, cause
         super().__init__(f"{cause}: {message}")
         self.cause = cause
+
+
+class ScaffoldError(RolloutError):
+    """A reply that holds no valid scaffold. The message names the JSON path and what is allowed; the policy reads it."""

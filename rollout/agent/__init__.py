@@ -1,0 +1,1 @@
+"""The two-stage episode: `propose` a scaffold, then `solve` the task under it. The only agent loop."""
