@@ -27,7 +27,7 @@ from ornith_jax.params import Params
 
 Running = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
-LOWEST = -1e30  # stands for -inf where -inf - -inf would be NaN
+LOWEST = -1e15  # stands for -inf: differences and squares of it are finite, and exp gives exactly 0
 
 
 class Head(NamedTuple):
@@ -56,8 +56,9 @@ def token_logprobs(
         hidden_BTD: after the final norm, as `models.decoder.forward` returns it.
         token_ids, segment_ids: [B, T] int32; segment 0 is padding.
         chunk_tokens: the logits that exist at once take the room of those of this many positions of every row.
-        float32_head: operands are multiplied as they are and logits are summed and kept in float32. False: the head is
-            cast to the dtype of the hidden states, and the logits have it too, as in `models.decoder.logits`.
+        float32_head: logits are summed and kept in float32. False: they are rounded to the dtype of the hidden states,
+            as in `models.decoder.logits`. Either way the head is cast to that dtype, like every weight: an engine
+            that serves bfloat16 holds the same numbers.
     """
     head_VD = params["lm_head"] if "lm_head" in params else params["embed"]
     blocks = -(-token_ids.shape[1] // chunk_tokens)
@@ -90,7 +91,8 @@ def _forward(
 
     def step(carry: Running, j: jax.Array) -> tuple[Running, None]:
         m, s, c, picked = carry
-        logits_BTU, ids_11U = _logits(hidden_BTD, blocks_UJD, j, head_VD.shape[0], head)
+        block_UD = _block(blocks_UJD, j, hidden_BTD.dtype)
+        logits_BTU, ids_11U = _logits(hidden_BTD, block_UD, j, head_VD.shape[0], head)
         top = jnp.maximum(m, logits_BTU.max(-1))
         centred_BTU = logits_BTU - top[..., None]
         exp_BTU = jnp.exp(centred_BTU)
@@ -115,7 +117,8 @@ def _backward(
 
     def step(carry: tuple[jax.Array, jax.Array], j: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         d_hidden_BTD, d_blocks_UJD = carry
-        logits_BTU, ids_11U = _logits(hidden_BTD, blocks_UJD, j, head_VD.shape[0], head)
+        block_UD = _block(blocks_UJD, j, hidden_BTD.dtype)
+        logits_BTU, ids_11U = _logits(hidden_BTD, block_UD, j, head_VD.shape[0], head)
         logprobs_BTU = logits_BTU - lse[..., None]
         p_BTU = jnp.exp(logprobs_BTU)
         d_BTU = jnp.where(ids_11U == next_ids[..., None], g, 0.0) - p_BTU * (
@@ -123,10 +126,9 @@ def _backward(
         )
         if head.softcap is not None:
             d_BTU = d_BTU * (1 - (logits_BTU / head.softcap) ** 2)
-        hidden, block_UD = _operands(hidden_BTD, _block(blocks_UJD, j), head)
-        d_BTU = d_BTU.astype(hidden.dtype)
-        d_hidden_BTD = d_hidden_BTD + _product("btu,ud->btd", d_BTU, block_UD)
-        d_block_UD = _product("btu,btd->ud", d_BTU, hidden).astype(d_blocks_UJD.dtype)
+        d_BTU = d_BTU.astype(hidden_BTD.dtype)
+        d_hidden_BTD = d_hidden_BTD + _product("btu,ud->btd", d_BTU, block_UD, head)
+        d_block_UD = _product("btu,btd->ud", d_BTU, hidden_BTD, head).astype(d_blocks_UJD.dtype)
         return (d_hidden_BTD, jax.lax.dynamic_update_index_in_dim(d_blocks_UJD, d_block_UD, j, 1)), None
 
     empty = jnp.zeros(hidden_BTD.shape, jnp.float32), jnp.zeros_like(blocks_UJD)
@@ -139,28 +141,21 @@ next_token.defvjp(_forward, _backward)
 
 
 def _logits(
-    hidden_BTD: jax.Array, blocks_UJD: jax.Array, j: jax.Array, vocab_size: int, head: Head
+    hidden_BTD: jax.Array, block_UD: jax.Array, j: jax.Array, vocab_size: int, head: Head
 ) -> tuple[jax.Array, jax.Array]:
     """Logits of block j, [B, T, U] float32, and its token ids [1, 1, U]; `LOWEST` where they pad the vocabulary."""
-    hidden, block_UD = _operands(hidden_BTD, _block(blocks_UJD, j), head)
-    logits_BTU = _product("btd,ud->btu", hidden, block_UD)
+    logits_BTU = _product("btd,ud->btu", hidden_BTD, block_UD, head)
     if not head.float32:
-        logits_BTU = logits_BTU.astype(hidden.dtype)
+        logits_BTU = logits_BTU.astype(hidden_BTD.dtype)
     if head.softcap is not None:
         logits_BTU = jnp.tanh(logits_BTU / head.softcap) * head.softcap
-    ids_11U = (jnp.arange(blocks_UJD.shape[0]) * head.blocks + j)[None, None]
+    ids_11U = (jnp.arange(block_UD.shape[0]) * head.blocks + j)[None, None]
     return jnp.where(ids_11U < vocab_size, logits_BTU.astype(jnp.float32), LOWEST), ids_11U
 
 
-def _operands(hidden_BTD: jax.Array, block_UD: jax.Array, head: Head) -> tuple[jax.Array, jax.Array]:
-    """Both in one dtype: the wider of the two for a float32 head, else that of the hidden states."""
-    dtype = jnp.promote_types(hidden_BTD.dtype, block_UD.dtype) if head.float32 else hidden_BTD.dtype
-    return hidden_BTD.astype(dtype), block_UD.astype(dtype)
-
-
-def _product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Summed in float32. Products of bfloat16 are exact there; float32 ones must not be rounded to bfloat16 first."""
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+def _product(equation: str, a: jax.Array, b: jax.Array, head: Head) -> jax.Array:
+    """Summed in float32. Products of bfloat16 are exact there; a float32 head keeps float32 factors whole too."""
+    precision = jax.lax.Precision.HIGHEST if head.float32 and a.dtype == jnp.float32 else None
     return jnp.einsum(equation, a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
@@ -171,8 +166,8 @@ def _blocks(head_VD: jax.Array, head: Head) -> jax.Array:
     return head_VD.reshape(-1, head.blocks, head_VD.shape[1])
 
 
-def _block(blocks_UJD: jax.Array, j: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_index_in_dim(blocks_UJD, j, 1, keepdims=False)
+def _block(blocks_UJD: jax.Array, j: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(blocks_UJD, j, 1, keepdims=False).astype(dtype)
 
 
 def _divide(vocab_size: int, at_least: int) -> int:
