@@ -60,8 +60,13 @@ def _qwen3_5(cfg: ModelConfig) -> dict[str, Any]:
         "linear_key_head_dim": gdn.key_dim,
         "linear_value_head_dim": gdn.value_dim,
         "linear_conv_kernel_dim": gdn.conv_width,
+        # Read by serving engines (sglang's own config class), not by transformers:
+        "full_attention_interval": len(cfg.period),
+        "attn_output_gate": True,
+        "mamba_ssm_dtype": "float32",
     }
     if cfg.moe:
+        fields["norm_topk_prob"] = True
         fields["num_experts_per_tok"] = cfg.moe.experts_per_token
         fields["shared_expert_intermediate_size"] = cfg.moe.shared_dim
     return fields
