@@ -17,12 +17,16 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 
 from envs.suites import fledgling
-from envs.tools import SCHEMAS, schemas
-from rollout.chat import qwen3_5, qwen_calls
+from envs.tools import schemas
+from rollout.chat import qwen3_5
 from rollout.chat.types import Reply
 from rollout.errors import RolloutError
+from rollout.scaffold.defaults import default_scaffold
+from rollout.scaffold.document import bounds_of, canonical
+from rollout.scaffold.prompt import proposal_prompt
+from rollout.settings import RolloutSettings
 
-VOCAB_SIZE = 3072
+VOCAB_SIZE = 2048  # at most: a little less when every word of the corpus is one token before that
 TASKS = 300
 # The splitting rule of Qwen3.5 (transformers, models/qwen3_5/tokenization_qwen3_5.py): contractions, words with their
 # marks, single digits, punctuation, line ends, spaces.
@@ -30,20 +34,40 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
     r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+PYTEST = """
+=================================== FAILURES ===================================
+________________________________ test_add_count ________________________________
+tests/test_shop.py:7: in test_add_count
+    assert add_count([1, 2, 3]) == 6
+E   AssertionError: assert 5 == 6
+E    +  where 5 = add_count([1, 2, 3])
+shop/items.py:12: IndexError: list index out of range
+=========================== short test summary info ============================
+FAILED tests/test_shop.py::test_add_count - assert 5 == 6
+1 failed, 3 passed in 0.02s
+[exit 1]
+Traceback (most recent call last):
+  File "/workspace/run.py", line 3, in <module>
+    raise ValueError("unknown card")
+TypeError: unsupported operand type(s) for +: 'int' and 'str'
+ModuleNotFoundError: No module named 'cards'
+"""
 SPECIAL = {qwen3_5.START, qwen3_5.END, qwen3_5.TEXT_END}  # the other marks are ordinary added tokens, as in Qwen3.5
 
 
 def corpus(tasks: int = TASKS) -> Iterator[str]:
-    """Prompts, files, the scripted expert's calls and what the template adds; of training seeds only."""
+    """What the policy reads and writes: prompts of both stages, files, the scripted expert's calls, scaffolds."""
     for task in fledgling.generate(0, tasks):
-        pieces = qwen3_5.opening("", task.prompt, schemas(task), thinking=True)
-        calls = fledgling.expert(task)
-        pieces += qwen3_5.completion(Reply("", "", calls, ""), [qwen3_5.THINK])
-        yield "".join(piece for piece in pieces if piece not in qwen3_5.MARKS)
+        bounds = bounds_of(task, RolloutSettings())
+        solve = qwen3_5.opening("", task.prompt, schemas(task), thinking=True)
+        solve += qwen3_5.completion(Reply("", "", fledgling.expert(task), ""), [qwen3_5.THINK])
+        propose = qwen3_5.opening(*proposal_prompt(task, bounds, None), (), thinking=True)
+        scaffold = canonical(default_scaffold(bounds))
+        for pieces in (solve, propose, [scaffold]):
+            yield "".join(piece for piece in pieces if piece not in qwen3_5.MARKS)
         for path, file in task.visible.items():
             yield f"{path}\n{file.data.decode(errors='replace')}"
-    yield json.dumps(SCHEMAS)
-    yield qwen_calls.FORM
+    yield PYTEST
 
 
 def train(vocab_size: int = VOCAB_SIZE, tasks: int = TASKS) -> Tokenizer:
@@ -81,6 +105,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": str(qwen3_5.END),
             "pad_token": str(qwen3_5.TEXT_END),
+            "additional_special_tokens": [str(qwen3_5.START)],
             "clean_up_tokenization_spaces": False,
             "model_max_length": 262144,
         }

@@ -41,24 +41,29 @@ LETTERS = (
 )
 
 
-def text(rng: random.Random, length: int, nasty: float = 0.3) -> str:
-    parts: list[str] = []
-    while sum(map(len, parts)) < length:
-        letters = rng.choice(LETTERS)
-        parts.append("".join(rng.choice(letters) for _ in range(rng.randint(1, 12))))
+CALM = tuple(letters for letters in LETTERS if not {"\u0301", "▁"} & set(letters))  # no tokenizer changes them
+
+
+def text(rng: random.Random, length: int, nasty: float = 0.3, alphabets: tuple[str, ...] = LETTERS) -> str:
+    if length > 1000:
+        return text(rng, 1000, nasty) * (length // 1000)
+    made = ""
+    while len(made) < length:
+        letters = rng.choice(alphabets)
+        made += "".join(rng.choice(letters) for _ in range(rng.randint(1, 12)))
         if rng.random() < nasty:
-            parts.append(rng.choice(NASTY))
-    return "".join(parts)
+            made += rng.choice(NASTY)
+    return made
 
 
-def call(rng: random.Random) -> Call:
+def call(rng: random.Random, nasty: float = 0.3, alphabets: tuple[str, ...] = LETTERS) -> Call:
     """A call whose arguments fit the schema."""
     name = rng.choice(list(SCHEMAS))
     parameters = SCHEMAS[name]["function"]["parameters"]
     arguments: dict[str, object] = {}
     for key, value in parameters["properties"].items():
         if key in parameters["required"] or rng.random() < 0.5:
-            string = text(rng, rng.choice((0, 1, 10, 60)))
+            string = text(rng, rng.choice((0, 1, 10, 60)), nasty, alphabets)
             arguments[key] = string if value["type"] == "string" else rng.randint(-5, 10**6)
     return Call(name, arguments)
 
@@ -70,9 +75,16 @@ def reply(rng: random.Random) -> Reply:
     return Reply(said, thinking, tuple(call(rng) for _ in range(rng.choice((0, 1, 1, 1, 2)))), "")
 
 
-def observations(rng: random.Random, calls: tuple[Call, ...]) -> list[Observation]:
-    lengths = [rng.choice((0, 3, 40, 200)) if rng.random() > 0.004 else 100_000 for _ in calls]
+def tame_reply(rng: random.Random) -> Reply:
+    """A thought and calls, without markup inside of arguments: what every template can render as it was written."""
+    calls = tuple(call(rng, 0, CALM) for _ in range(rng.randint(1, 2)))
+    return Reply("", "I " + text(rng, 30, nasty=0).strip(), calls, "")
+
+
+def observations(rng: random.Random, calls: tuple[Call, ...], users: float) -> list[Observation]:
+    """An answer to every call, now and then a user message after them; one in 200 answers is huge."""
+    lengths = [rng.choice((0, 3, 40, 200)) if rng.random() > 0.005 else 100_000 for _ in calls]
     found = [Observation("tool", text(rng, n), c.name) for n, c in zip(lengths, calls, strict=True)]
-    if not calls or rng.random() < 0.1:
+    if not calls or rng.random() < users:
         found.append(Observation("user", text(rng, 30) + "."))
     return found
