@@ -99,6 +99,12 @@ def _add_serve(verbs: Any) -> None:
     add_parser(verbs)
 
 
+def _add_scaffold(verbs: Any) -> None:
+    from ornith_jax.verbs.scaffold import add_parser
+
+    add_parser(verbs)
+
+
 PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_convert,
     _add_score,
@@ -106,6 +112,7 @@ PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_tasks,
     _add_config,
     _add_serve,
+    _add_scaffold,
 )
 
 

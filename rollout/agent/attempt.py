@@ -82,7 +82,7 @@ class Attempt:
         reply, finish = await self.talk.ask(min(settings.turn_tokens, self.tokens - self.talk.written), seconds)
         if finish is Finish.DEADLINE:
             self._seconds_left()
-            raise Ended(StopReason.ENGINE_ERROR, "engine_slow")
+            raise Ended(StopReason.ENGINE_ERROR, "slow")
         return reply, finish
 
     def _is_stale(self) -> bool:
@@ -182,7 +182,7 @@ class Attempt:
             return left
         if 2 * self.space.acted_s >= spent:
             raise Ended(StopReason.TIMEOUT)
-        raise Ended(StopReason.ENGINE_ERROR, "engine_slow")
+        raise Ended(StopReason.ENGINE_ERROR, "slow")
 
     def metrics(self, verdict: Verdict) -> dict[str, float]:
         return {

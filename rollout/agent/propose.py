@@ -37,7 +37,7 @@ async def propose(
             written, scaffold = await _write(world, task, bounds, previous, talk)
             stop = None if scaffold else StopReason.BAD_SCAFFOLD
         except EngineError as error:
-            stop, cause = StopReason.ENGINE_ERROR, f"engine_{error.cause}"
+            stop, cause = StopReason.ENGINE_ERROR, error.cause
         except Ended as ended:
             stop, cause = ended.stop, ended.cause
             if (
@@ -77,7 +77,7 @@ async def _write(
         seconds = min(settings.turn_s, deadline - time.monotonic())
         reply, finish = await talk.ask(settings.scaffold_tokens, seconds)
         if finish is Finish.DEADLINE:
-            raise Ended(StopReason.ENGINE_ERROR, "engine_slow")
+            raise Ended(StopReason.ENGINE_ERROR, "slow")
         try:
             return reply.text, parse(reply.text, bounds)
         except ScaffoldError as error:

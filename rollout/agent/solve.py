@@ -30,7 +30,7 @@ async def solve(world: World, task: Task, proposal: Proposal, *, solution_index:
         if not stop.is_ours:
             verdict = await _verdict(world, stop, [Episode(task=task, scaffold=proposal.written)])
     except EngineError as error:
-        stop, verdict = StopReason.ENGINE_ERROR, Verdict(outcome=Outcome.INFRA, cause=f"engine_{error.cause}")
+        stop, verdict = StopReason.ENGINE_ERROR, Verdict(outcome=Outcome.INFRA, cause=error.cause)
     except TaskError as error:
         stop, verdict = StopReason.TASK_ERROR, Verdict(outcome=Outcome.INFRA, cause=classify(error))
     except (SandboxError, OSError) as error:

@@ -1,7 +1,7 @@
 """The library: every scaffold that was written, where it came from, how it fared, and which one comes next.
 
-Two kinds of records in a `log`: a scaffold (id, parent, task, category, document) and a result of one trajectory.
-Both are idempotent: what a resumed run says again changes nothing.
+A directory of logs, one writer to a file: no locks on a shared file system. Two kinds of records: a scaffold (id,
+parent, task, category, document) and the result of one trajectory; what a resumed run says again changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 
 from rollout.errors import RolloutError
 from rollout.reward import solution_reward
-from rollout.scaffold.log import Position, Writer, read_new
+from rollout.scaffold.log import Position, read_new, writer_name
+from rollout.store.frame import encode
+from rollout.store.writer import Writer
 from rollout.types import Proposal, Trajectory
 
 SELECTIONS = ("last", "best", "softmax", "fresh")
@@ -51,7 +53,7 @@ class Entry:
 
 
 class Library:
-    """All records of a directory, merged. Safe to use from several threads; every method is quick but for the disk.
+    """All records of a directory, merged. For several threads; each call may wait for the disk, so not on an event loop.
 
     `upto` opens it as it was at a checkpoint's `position`; `refresh` reads on from there. What this object adds is
     in the directory and in its own view when the call returns; what others add is seen after `refresh`.
@@ -59,12 +61,14 @@ class Library:
 
     def __init__(self, folder: Path, upto: Position | None = None) -> None:
         self.folder = folder
-        self.damaged: list[str] = []  # lines that were written whole and are not readable now
+        self.damaged: list[str] = []  # lines that are not as they were written; they are left out
         self._lock = threading.Lock()
-        self._writer = Writer(folder)
+        self._writer: Writer | None = None
         self._read: dict[str, int] = {}
-        self._entries: dict[tuple[str, str], Entry] = {}  # (task id, scaffold id)
-        self._results: dict[tuple[str, str], dict[str, Result]] = {}
+        self._entries: dict[str, dict[str, Entry]] = {}  # task id -> scaffold id -> entry
+        self._results: dict[
+            tuple[str, str], dict[str, Result]
+        ] = {}  # (task id, scaffold id) -> trajectory id -> result
         self._order = 0
         self.refresh(upto)
 
@@ -83,10 +87,11 @@ class Library:
             return dict(self._read)
 
     def add(self, proposal: Proposal) -> None:
-        """Remember a valid proposal; one without a document of its own is not remembered. Durable on return."""
+        """Remember a scaffold that the policy wrote; other proposals are not remembered. Durable on return."""
         if proposal.turns and proposal.scaffold:
             self._append(
-                kind="scaffold",
+                "scaffold",
+                f"{proposal.task_id}/{proposal.scaffold_id}",
                 id=proposal.scaffold_id,
                 parent=proposal.scaffold_parent,
                 task_id=proposal.task_id,
@@ -99,7 +104,8 @@ class Library:
         value = solution_reward(trajectory)
         if value is not None and trajectory.scaffold_id:
             self._append(
-                kind="result",
+                "result",
+                trajectory.id,
                 id=trajectory.scaffold_id,
                 task_id=trajectory.task_id,
                 result=[trajectory.id, value, trajectory.verdict.outcome.value, trajectory.stop.value],
@@ -108,10 +114,12 @@ class Library:
     def entries(self, task_id: str | None = None, category: str | None = None) -> list[Entry]:
         """Oldest first, each with its results; of one task, of one category, or all."""
         with self._lock:
+            tasks = self._entries if task_id is None else [task_id]
             found = [
-                replace(entry, results=tuple(self._results.get(key, {}).values()))
-                for key, entry in self._entries.items()
-                if task_id in (None, entry.task_id) and category in (None, entry.category)
+                replace(entry, results=tuple(self._results.get((entry.task_id, entry.id), {}).values()))
+                for task in tasks
+                for entry in self._entries.get(task, {}).values()
+                if category in (None, entry.category)
             ]
         return sorted(found, key=lambda entry: (entry.order, entry.id))
 
@@ -130,25 +138,32 @@ class Library:
         return choose(pool, selection, temperature, rng) if pool else None
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
-    def _append(self, **record: Any) -> None:
+    def _append(self, kind: str, name: str, **record: Any) -> None:
         with self._lock:
             record["order"] = self._order + 1
-            self._writer.append(record)
-            self._read[self._writer.path.name] = self._writer.end
-            self._take(record)
+            line = encode(kind, name, record)
+            try:
+                self._writer = self._writer or Writer(self.folder, writer_name())
+                [(file, offset)] = self._writer.append([line])
+            except OSError as error:
+                raise RolloutError(f"{self.folder}: the library cannot be written: {error.strerror}") from error
+            self._read[file] = offset + len(line)
+            self._take({"kind": kind, **record})
 
     def _take(self, record: dict[str, Any]) -> None:
-        key = (record["task_id"], record["id"])
+        """One record into the view. What is said again changes nothing but the order of its scaffold."""
         self._order = max(self._order, record["order"])
+        task_id, id = record["task_id"], record["id"]
         if record["kind"] == "result":
             result = Result(*record["result"])
-            self._results.setdefault(key, {}).setdefault(result.trajectory_id, result)
+            self._results.setdefault((task_id, id), {}).setdefault(result.trajectory_id, result)
             return
-        fields = {name: value for name, value in record.items() if name != "kind"}
-        known = self._entries.get(key)  # written again: it keeps its first parent and becomes the newest
-        self._entries[key] = replace(known, order=record["order"]) if known else Entry(**fields)
+        known = self._entries.setdefault(task_id, {})
+        fresh = Entry(**{name: value for name, value in record.items() if name != "kind"})
+        known[id] = replace(known[id], order=record["order"]) if id in known else fresh
 
 
 def choose(pool: list[Entry], selection: str, temperature: float, rng: random.Random) -> Entry:
