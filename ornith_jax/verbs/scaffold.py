@@ -12,14 +12,14 @@ from ornith_jax.errors import OrnithError
 def add_parser(verbs: Any) -> None:
     scaffold = verbs.add_parser("scaffold", help="the scaffolds of a run: documents, lineage, rewards")
     verbs = scaffold.add_subparsers(dest="scaffold", required=True, metavar="VERB")
-    show = verbs.add_parser("show", help="one scaffold with its record, or all of a task")
-    show.add_argument("names", nargs=1, metavar="ID|TASK")
-    diff = verbs.add_parser("diff", help="what changed from one scaffold to another")
-    diff.add_argument("names", nargs=2, metavar="ID")
-    tree = verbs.add_parser("tree", help="who came from whom")
-    tree.add_argument("names", nargs="?", metavar="TASK", default=None)
-    for verb in (show, diff, tree):
-        verb.add_argument("--run", dest="folder", type=Path, required=True, metavar="RUN", help="a run directory")
+    for name, count, metavar, says in (
+        ("show", 1, "ID|TASK", "one scaffold with its record, or all of a task"),
+        ("diff", 2, "ID", "what changed from one scaffold to another"),
+        ("tree", "*", "TASK", "who came from whom, in all tasks or in those named"),
+    ):
+        verb = verbs.add_parser(name, help=says)
+        verb.add_argument("folder", type=Path, metavar="RUN", help="a run directory")
+        verb.add_argument("names", nargs=count, metavar=metavar)
         verb.set_defaults(run=_run)
 
 
@@ -33,8 +33,7 @@ def _run(args: argparse.Namespace) -> None:
         raise OrnithError(f"{folder}: there is no such folder; a run keeps its scaffolds in RUN/scaffolds")
     library = Library(folder)
     try:
-        names = [args.names] if args.scaffold == "tree" else args.names
-        print(getattr(show, args.scaffold)(library, *names))
+        print(getattr(show, args.scaffold)(library, *args.names))
     except RolloutError as error:
         raise OrnithError(str(error)) from None
     for line in library.damaged:

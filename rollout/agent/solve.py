@@ -35,14 +35,12 @@ async def solve(world: World, task: Task, proposal: Proposal, *, solution_index:
         stop, verdict = StopReason.TASK_ERROR, Verdict(outcome=Outcome.INFRA, cause=classify(error))
     except (SandboxError, OSError) as error:
         stop, verdict = StopReason.SANDBOX_ERROR, Verdict(outcome=Outcome.INFRA, cause=classify(error))
-    return trajectory_of(proposal, solution_index, stop, verdict, attempt)
+    return _trajectory(proposal, solution_index, stop, verdict, attempt)
 
 
-def trajectory_of(
-    proposal: Proposal, solution_index: int, stop: StopReason, verdict: Verdict, attempt: Attempt | None = None
+def _trajectory(
+    proposal: Proposal, solution_index: int, stop: StopReason, verdict: Verdict, attempt: Attempt
 ) -> Trajectory:
-    """A trajectory of what there is. Without an attempt: one that never came to a turn of its own."""
-    talk = attempt.talk if attempt else None
     return Trajectory(
         id=f"{proposal.id}/{solution_index}",
         group_id=proposal.group_id,
@@ -51,15 +49,15 @@ def trajectory_of(
         scaffold_index=proposal.scaffold_index,
         solution_index=solution_index,
         arm=proposal.arm,
-        turns=proposal.turns + (talk.finish() if talk else ()),
+        turns=proposal.turns + attempt.talk.finish(),
         scaffold_id=proposal.scaffold_id,
         scaffold_parent=proposal.scaffold_parent,
         scaffold=proposal.scaffold,
         stop=stop,
         verdict=verdict,
-        messages=(*proposal.messages, *(talk.messages if talk else ())),
+        messages=(*proposal.messages, *attempt.talk.messages),
         admitted_version=proposal.admitted_version,
-        metrics={**proposal.metrics, **(attempt.metrics(verdict) if attempt else {})},
+        metrics={**proposal.metrics, **attempt.metrics(verdict)},
     )
 
 

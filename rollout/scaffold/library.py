@@ -53,7 +53,7 @@ class Entry:
 
 
 class Library:
-    """All records of a directory, merged. For several threads; each call may wait for the disk, so not on an event loop.
+    """All records of a directory, merged. For several threads; calls wait for the disk: not on an event loop.
 
     `upto` opens it as it was at a checkpoint's `position`; `refresh` reads on from there. What this object adds is
     in the directory and in its own view when the call returns; what others add is seen after `refresh`.

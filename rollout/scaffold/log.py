@@ -1,4 +1,4 @@
-"""Reading a directory of logs that many processes write, each its own file (`rollout.store.writer`), up to a position."""
+"""Reading a directory of logs that many processes write, each its own file (`rollout.store.writer`)."""
 
 from __future__ import annotations
 

@@ -35,11 +35,11 @@ def diff(library: Library, before: str, after: str) -> str:
     return "\n".join(lines) or f"{old.id} and {new.id} are the same document"
 
 
-def tree(library: Library, task_id: str | None = None) -> str:
-    """Who came from whom, task by task."""
-    entries = library.entries(task_id)
+def tree(library: Library, *task_ids: str) -> str:
+    """Who came from whom, task by task; of all tasks when none is named."""
+    entries = [entry for task_id in task_ids or (None,) for entry in library.entries(task_id)]
     if not entries:
-        raise RolloutError(f"{library.folder}: holds no scaffold" + (f" of the task {task_id!r}" if task_id else ""))
+        raise RolloutError(f"{library.folder}: holds no scaffold" + (f" of {', '.join(task_ids)}" if task_ids else ""))
     lines: list[str] = []
     for task in dict.fromkeys(entry.task_id for entry in entries):
         own = {entry.id: entry for entry in entries if entry.task_id == task}
