@@ -43,8 +43,7 @@ class Tokenizer:
 
     def marks(self, ids: Sequence[int]) -> list[str]:
         """The control tokens among the ids, in order."""
-        names = self.names
-        return [names[i] for i in ids if i in names]
+        return [self.names[i] for i in filter(self.names.__contains__, ids)]
 
 
 def load_tokenizer(folder: Path, marks: Sequence[str]) -> Tokenizer:
