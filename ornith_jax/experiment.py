@@ -48,8 +48,8 @@ class LossSettings:
     kl: float = 0.0  # weight of KL to the reference policy
     entropy: float = 0.0  # weight of the entropy bonus
     router: str = "frozen"  # frozen | trained | replayed
-    chunk_tokens: int = 1024  # positions whose logits exist at once
-    float32_head: bool = True
+    chunk_tokens: int = 1024  # of each row: the logits that exist at once take the room of those of so many positions
+    float32_head: bool = True  # logits are summed and kept in float32, not rounded to train.dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
