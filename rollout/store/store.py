@@ -31,7 +31,7 @@ class Store:
         self.index = index
         self._writer = writer
         self._thread = ThreadPoolExecutor(1, "store")
-        self._taken = set(index.entries)
+        self._under_way: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._pending: list[_Pending] = []
         self._flushing: asyncio.Task[None] | None = None
 
@@ -62,12 +62,15 @@ class Store:
     async def append(self, kind: str, id: str, value: Any) -> bool:
         """Store a dataclass or mapping; False, and nothing written, if the id has a record. Raises `OSError`.
 
-        A cancelled call may still have been written.
+        In either case there is a durable record on return. A cancelled call may still write it.
         """
-        if (kind, id) in self._taken:
+        if (kind, id) in self.index.entries:
             return False
-        self._taken.add((kind, id))
+        if (kind, id) in self._under_way:
+            await asyncio.shield(self._under_way[kind, id])
+            return False
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way[kind, id] = done
         self._pending.append((kind, id, value, done))
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
@@ -93,8 +96,8 @@ class Store:
             except Exception as error:
                 found = [error] * len(batch)
             for (kind, id, _, done), outcome in zip(batch, found, strict=True):
+                del self._under_way[kind, id]
                 if isinstance(outcome, Exception):
-                    self._taken.discard((kind, id))
                     _settle(done, outcome)
                 else:
                     self.index.add(outcome)
