@@ -84,11 +84,9 @@ class Server:
         sampling = _sampling({"stop_token_ids": chat.stop_token_ids, **body})
         got = await self.engine.generate(prompt, sampling, deadline_s=DEADLINE_S)
         reply = chat.parse(got.token_ids)
-        message = assistant_message(reply)
+        message = _arguments(assistant_message(reply), json.dumps)
         if reply.error:  # people see what was written, malformed as it is
             message["content"] = chat.decode(got.token_ids)
-        for call in message.get("tool_calls", ()):  # type: ignore[attr-defined]
-            call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
         answer = self._openai("chat.completion", prompt, got, {"message": message})
         if reply.calls:
             answer["choices"][0]["finish_reason"] = "tool_calls"
@@ -190,6 +188,16 @@ def _sampling(body: Mapping[str, Any]) -> Sampling:
     return Sampling(**fields)
 
 
+def _arguments(message: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+    """The message with the arguments of its calls converted: OpenAI sends them as JSON text."""
+    if not message.get("tool_calls"):
+        return dict(message)
+    functions = [dict(call["function"]) for call in message["tool_calls"]]
+    converted = [{**f, "arguments": convert(f["arguments"])} for f in functions]
+    calls = [{**call, "function": f} for call, f in zip(message["tool_calls"], converted, strict=True)]
+    return {**message, "tool_calls": calls}
+
+
 def _prompt_of(chat: Chat, messages: Any, tools: Sequence[Mapping]) -> tuple[int, ...]:
     """The conversation as ids. What users and tools say is tokenized as plain text, never as control tokens."""
     if not isinstance(messages, list) or not all(isinstance(m, dict) and "role" in m for m in messages):
@@ -207,5 +215,9 @@ def _prompt_of(chat: Chat, messages: Any, tools: Sequence[Mapping]) -> tuple[int
             seen.append(observation_of({"content": "", **rest.pop(0)}))
         if message["role"] != "assistant" or not seen:
             raise RolloutError("messages: after the user's comes the assistant's, and the last is not the assistant's")
-        ids = chat.extend(ids, chat.write(ids, reply_of(message)), seen).ids
+        try:
+            said = reply_of(_arguments(message, lambda text: json.loads(text) if isinstance(text, str) else text))
+        except (ValueError, KeyError, TypeError):
+            raise RolloutError("messages: tool_calls must be a list of {function: {name, arguments}}") from None
+        ids = chat.extend(ids, chat.write(ids, said), seen).ids
     return ids

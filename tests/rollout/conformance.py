@@ -23,7 +23,8 @@ from rollout.engine import Engine, Health
 from rollout.errors import EngineError
 from rollout.published import READY, seal
 from rollout.types import Completion, Finish, Sampling
-from tests.rollout.lab import Lab, check_completion, is_borderline, log_softmax
+from tests.reference.sampling import is_borderline, log_softmax
+from tests.rollout.lab import Lab, check_completion
 
 WAIT_S = 120.0
 GREEDY = Sampling(max_new_tokens=24, temperature=0.0)

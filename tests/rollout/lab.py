@@ -21,6 +21,7 @@ from ornith_jax.params import init
 from ornith_jax.train.publish import publish
 from rollout.published import version_folder
 from rollout.types import Completion, Sampling
+from tests.reference.sampling import behavior_logprobs
 
 
 class Lab:
@@ -31,8 +32,10 @@ class Lab:
     ) -> None:
         self.root, self.cfg, self.max_len, self.side_files = root, cfg, max_len, side_files
         params = init(decoder.table(cfg), jax.random.key(0), jnp.float32)
-        # Wide enough for a token to depend on all before it, and for the best to be far from the second.
-        self._params = jax.tree.map(lambda x: 3 * x if x.ndim > 1 else x, params)
+        # Wide enough for a token to depend on all before it, and for some tokens to be much likelier than others.
+        params = jax.tree.map(lambda x: 3 * x if x.ndim > 1 else x, params)
+        head = "embed" if cfg.tie_embeddings else "lm_head"
+        self._params = {**params, head: 4 * params[head]}
 
     def params(self, version: int) -> dict[str, Any]:
         noise = np.random.default_rng(version).normal(0.0, 0.5, self.cfg.embed_dim).astype(np.float32)
@@ -81,34 +84,3 @@ def check_completion(lab: Lab, prompt: Sequence[int], got: Completion, sampling:
 @partial(jax.jit, static_argnums=1)
 def _logits(params: Any, cfg: ModelConfig, ids: jax.Array, segments: jax.Array) -> jax.Array:
     return decoder.logits(params, cfg, decoder.forward(params, cfg, ids, segment_ids_BT=segments))
-
-
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    x = x - x.max(axis=-1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-
-
-def behavior_logprobs(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """[T, V] float64, the slow and obvious form: sort, cut, renormalise; -inf where a token cannot be drawn."""
-    if sampling.temperature == 0:
-        return log_softmax(logits)
-    logprobs = log_softmax(logits / sampling.temperature)
-    for row in logprobs:
-        order = np.argsort(-row, kind="stable")
-        probs = np.exp(row[order])
-        kept = (np.cumsum(probs) - probs <= sampling.top_p) & (probs >= sampling.min_p * probs[0])
-        kept[sampling.top_k or len(row) :] = False
-        row[order[~kept]] = -np.inf
-    return log_softmax(logprobs)
-
-
-def is_borderline(logits: np.ndarray, sampling: Sampling, margin: float) -> np.ndarray:
-    """[T] bool: a token stands so near to a cut that rounding decides on its side."""
-    probs = -np.sort(-np.exp(log_softmax(logits / sampling.temperature)), axis=-1)
-    before = np.cumsum(probs, axis=-1) - probs
-    near = (np.abs(before - sampling.top_p) < margin).any(axis=-1) & (sampling.top_p < 1)
-    near |= (np.abs(probs - sampling.min_p * probs[:, :1]) < margin).any(axis=-1) & (sampling.min_p > 0)
-    if sampling.top_k:
-        near |= np.abs(probs[:, sampling.top_k - 1] - probs[:, sampling.top_k]) < margin
-    return near

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
@@ -12,10 +12,12 @@ from rollout.settings import EngineSettings
 from tests.rollout.conformance import Conformance, Service
 from tests.rollout.lab import Lab
 
+CFG = replace(TINY_QWEN, num_layers=4)
+
 
 @pytest.fixture(scope="module")
 def unready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    lab = Lab(tmp_path_factory.mktemp("weights"), TINY_QWEN)
+    lab = Lab(tmp_path_factory.mktemp("weights"), CFG)
     engine = EmbeddedEngine(lab.cfg, EngineSettings(slots=4, max_len=lab.max_len, dtype="float32"))
     with asyncio.Runner() as runner:
         yield Service(lab, runner, engine)
@@ -24,8 +26,7 @@ def unready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    root: Path = tmp_path_factory.mktemp("weights")
-    lab = Lab(root, TINY_QWEN)
+    lab = Lab(tmp_path_factory.mktemp("weights"), CFG)
     engine = EmbeddedEngine(lab.cfg, EngineSettings(slots=4, max_len=lab.max_len, dtype="float32"))
     with asyncio.Runner() as runner:
         runner.run(engine.update_weights(lab.publish(1), 1))

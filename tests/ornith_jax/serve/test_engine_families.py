@@ -1,6 +1,7 @@
 """Greedy decoding by the engine is the full forward, for every family: any batch, any length, any row, any turn."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +13,9 @@ from tests.rollout.lab import Lab, check_completion
 
 FAMILIES = {
     "qwen3.5": TINY_QWEN,
-    "qwen3.5-moe": TINY_QWEN_MOE,
-    "gemma4": TINY_GEMMA,
-    "gemma4-moe": TINY_GEMMA_MOE,
+    "qwen3.5-moe": replace(TINY_QWEN_MOE, num_layers=4),
+    "gemma4": replace(TINY_GEMMA, num_layers=6),
+    "gemma4-moe": replace(TINY_GEMMA_MOE, num_layers=6),
 }
 # Around the pieces in which a prompt is read (8, 32, 128), Gemma's window of 24, and the delta rule's chunk of 64.
 LENGTHS = (1, 2, 8, 9, 10, 23, 25, 33, 34, 64, 65, 66, 90)
