@@ -27,6 +27,7 @@ import numpy as np
 
 from envs.types import Outcome
 from ornith_jax.experiment import AdvantageSettings
+from rollout.reward import scaffold_reward
 from rollout.types import Arm, Group, StopReason, Trajectory
 
 Key = TypeVar("Key")
@@ -63,7 +64,8 @@ def group_advantages(group: Group, settings: AdvantageSettings, solutions_per_sc
         solutions |= _relative(rewards, settings, excluded, "lone_solution")
     scaffolds: dict[int, float] = {}
     if _is_self(group):
-        mean_rewards = {n: _scaffold_reward(children) for n, children in _by_scaffold(members).items()}
+        families = _by_scaffold(members).items()
+        mean_rewards = {n: reward for n, family in families if (reward := scaffold_reward(family)) is not None}
         excluded["childless_scaffold"] += len({t.scaffold_index for t in group.trajectories} - mean_rewards.keys())
         scaffolds = _relative(mean_rewards, settings, excluded, "lone_scaffold")
         scaffolds = {n: settings.scaffold_weight * value for n, value in scaffolds.items()}
@@ -109,13 +111,6 @@ def _by_scaffold(trajectories: Sequence[Trajectory]) -> dict[int, list[Trajector
     for trajectory in trajectories:
         found.setdefault(trajectory.scaffold_index, []).append(trajectory)
     return found
-
-
-def _scaffold_reward(children: Sequence[Trajectory]) -> float:
-    """Mean reward of valid children. A scaffold that did not parse has one child, whose verdict is worth 0."""
-    if any(t.stop is StopReason.BAD_SCAFFOLD for t in children):
-        return 0.0
-    return float(np.mean([t.verdict.reward for t in children]))
 
 
 def _is_self(group: Group) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from ornith_jax.errors import OrnithError
 from ornith_jax.experiment import LossSettings
 from ornith_jax.rl.metrics import Sums
 from ornith_jax.rl.objectives import OBJECTIVES, PerToken, is_live, log_ratio
@@ -42,7 +43,8 @@ def policy_loss(
         objective += jnp.where(live, settings.entropy * weight * entropy, 0.0)
     sums: Sums = {}
     if settings.kl:
-        assert batch.ref_logprobs is not None, "loss.kl > 0 needs batch.ref_logprobs"
+        if batch.ref_logprobs is None:
+            raise OrnithError("loss.kl is above 0, but the batch has no ref_logprobs; compute them, or set loss.kl=0")
         kl = k3(log_ratio(batch.ref_logprobs, logprobs, live))
         objective -= settings.kl * weight * kl
         sums["kl/reference"] = kl.sum()
@@ -72,7 +74,7 @@ def _sums(
     ratio = jnp.where(live, jnp.exp(log_r), 0.0)
     mismatch = k3(log_r)
     age = jnp.where(batch.loss_mask > 0, jnp.minimum(staleness, settings.k2 + 1), -1)
-    ages = jnp.arange(settings.k2 + 2)
+    ages = jnp.arange(settings.k2 + 2)[:, None, None]
     return {
         "tokens": batch.loss_mask.sum(),
         "tokens/live": _count(live),
@@ -87,7 +89,7 @@ def _sums(
         "kl/engine_fresh": jnp.where(fresh, mismatch, 0.0).sum(),
         "entropy": jnp.where(live, entropy, 0.0).sum(),
         "weight": jnp.where(live, weight, 0.0).sum(),
-        "staleness": jnp.stack([_count(age == a) for a in ages]),
+        "staleness": (age[None] == ages).sum((1, 2), dtype=jnp.float32),
     }
 
 

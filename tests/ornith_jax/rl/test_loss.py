@@ -179,6 +179,12 @@ def test_metrics_by_hand():
         assert found[name] == pytest.approx(value, abs=1e-6), name
 
 
+def test_a_kl_term_without_a_reference_is_refused():
+    logprobs, batch = one_token(1.0, 1.0, 0)
+    with pytest.raises(OrnithError, match="the batch has no ref_logprobs"):
+        policy_loss(logprobs, logprobs, batch, VERSION, replace(SETTINGS, kl=0.1), 1.0)
+
+
 def test_the_weight_is_exactly_one_then_falls_then_is_exactly_zero():
     found = staleness_weight(jnp.arange(7), SETTINGS)
     assert found.dtype == jnp.float32
