@@ -64,7 +64,9 @@ class TemplateChat:
     def extend(
         self, prompt_ids: Sequence[int], completion_ids: Sequence[int], observations: Sequence[Observation]
     ) -> Extension:
-        assert observations, "without an observation there is nothing to extend with"
+        roles = [observation.role for observation in observations]
+        assert roles, "without an observation there is nothing to extend with"
+        assert roles == sorted(roles), f"answers of tools come first, then users' messages: {roles}"
         prompt, written = self.tokenizer.marks(prompt_ids), self.tokenizer.marks(completion_ids)
         last = self.tokenizer.names.get(completion_ids[-1], "") if completion_ids else ""
         suffix = self.format.continuation(prompt, written, last, observations)

@@ -29,8 +29,11 @@ def typed(call: str, argument: str, text: str) -> object:
 
 
 def put(arguments: dict[str, object], key: str, value: object) -> None:
+    """Half a character (a lone surrogate, from a JSON escape) is no text: no file and no command can hold it."""
     if key in arguments:
         raise Malformed(f"the argument {key} is given twice")
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise Malformed(f"the argument {key} holds half of a character (\\ud800 to \\udfff)")
     arguments[key] = value
 
 

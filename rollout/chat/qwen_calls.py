@@ -83,10 +83,9 @@ def _json(call: Call) -> str:
 
 
 def _survives(call: Call, pieces: Pieces) -> bool:
-    """Does it come back from text, and from ids? The tokenizer normalises to NFC, and ids hold no surrogates."""
+    """Does it come back from text, and from ids? The tokenizer normalises to NFC."""
     text = "".join(pieces)
-    normal = unicodedata.normalize("NFC", text).encode("utf-8", "replace").decode()
-    return normal == text and same(call, decode(text))
+    return unicodedata.normalize("NFC", text) == text and same(call, decode(text))
 
 
 def _one(text: str, at: int) -> tuple[Call, int]:
@@ -125,5 +124,8 @@ def _from_json(text: str, at: int) -> tuple[Call, int]:
         raise Malformed("its JSON cannot be read") from None
     if not isinstance(arguments, dict) or not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise Malformed('its JSON is not {"name": "...", "arguments": {...}}')
+    checked: dict[str, object] = {}
+    for key, value in arguments.items():
+        put(checked, key, value)
     close = _CLOSE.match(text, at)
-    return Call(name, arguments), close.end() if close else at
+    return Call(name, checked), close.end() if close else at

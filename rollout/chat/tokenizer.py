@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as HfTokenizer
 
 from rollout.chat.pieces import Mark, Pieces
@@ -53,23 +53,19 @@ def load_tokenizer(folder: Path, marks: Sequence[str]) -> Tokenizer:
     Control tokens are the `marks` of the chat format and every token that the file calls special.
     """
     path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise RolloutError(f"{path} does not exist; the chat needs the Hugging Face tokenizer.json of the model")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        added = {token["content"]: token for token in document["added_tokens"]}
-    except OSError as error:
-        raise RolloutError(f"{path}: {error.strerror}; the chat needs a Hugging Face tokenizer.json") from None
-    except (ValueError, KeyError, TypeError):
-        raise RolloutError(f"{path}: not a Hugging Face tokenizer.json with `added_tokens`") from None
+        hf = HfTokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise RolloutError(f"{path}: not a Hugging Face tokenizer.json: {error}") from None
+    added = {token.content: (i, token) for i, token in hf.get_added_tokens_decoder().items()}
     if missing := [mark for mark in marks if mark not in added]:
         raise RolloutError(f"{path}: no token {', '.join(missing)}; this tokenizer belongs to another model family")
-    for mark in marks:
-        added[mark]["special"] = True  # Qwen calls <tool_call> an ordinary added token; here it is control
-    mark_ids = {content: int(token["id"]) for content, token in added.items() if token["special"]}
-    try:
-        hf = HfTokenizer.from_str(json.dumps(document))
-    except Exception as error:  # the library raises bare Exception
-        raise RolloutError(f"{path}: {error}") from None
-    hf.encode_special_tokens = True
+    mark_ids = {content: i for content, (i, token) in added.items() if token.special or content in marks}
+    # Qwen calls <tool_call> an ordinary added token; here it is control.
+    hf.add_special_tokens([AddedToken(content, special=True, normalized=False) for content in mark_ids])
+    hf.encode_special_tokens = True  # as text
     hf.no_truncation()
     hf.no_padding()
     _check_plain(path, hf, mark_ids)

@@ -136,6 +136,24 @@ def test_a_completion_that_was_cut_gets_its_end_and_keeps_its_ids(family: str, w
     assert chat(family).decode(extension.ids[len(prompt) + len(ids) :]).startswith(CUT[family, written])
 
 
+def test_without_thinking_none_is_closed_or_opened():
+    for family, written, follows in (
+        (
+            "qwen3_5",
+            "I wond",
+            "<|im_end|>\n<|im_start|>user\n<tool_response>\nok\n</tool_response><|im_end|>\n"
+            "<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        ),
+        ("gemma4", "<|think|>I wond", '<|tool_response>response:submit{value:<|"|>ok<|"|>}<tool_response|>'),
+    ):  # the policy's own <|think|> switches nothing on
+        prompt = chat(family).open("", "Fix it.", thinking=False)
+        ids = chat(family).encode(written)
+        extension = chat(family).extend(prompt, ids, [Observation("tool", "ok", "submit")])
+        assert chat(family).decode(extension.ids[len(prompt) + len(ids) :]) == follows
+        again = chat(family).extend(extension.ids, ids, [Observation("tool", "ok", "submit")])
+        assert chat(family).decode(again.ids[len(extension.ids) + len(ids) :]) == follows
+
+
 def test_gemma_goes_on_in_its_own_turn_however_the_call_ended():
     prompt = chat("gemma4").open("", "Fix it.", TOOLS)
     answer = 'response:submit{value:<|"|>ok<|"|>}<tool_response|><|channel>thought\n'
@@ -170,7 +188,7 @@ def test_bad_input_is_named(tmp_path: Path):
         load_chat(folder("qwen3_5"), "llama")
     with pytest.raises(RolloutError, match=r"no token .*<\|turn>.*belongs to another model family"):
         load_chat(folder("qwen3_5"), "gemma4")
-    with pytest.raises(RolloutError, match=r"tokenizer\.json: No such file"):
+    with pytest.raises(RolloutError, match=r"tokenizer\.json does not exist"):
         load_chat(tmp_path, "qwen3_5")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(RolloutError, match="not a Hugging Face tokenizer"):

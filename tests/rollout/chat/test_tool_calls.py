@@ -35,7 +35,7 @@ STRINGS = (
         "\r\n",
     ),
     *("<tool_call>\n<function=submit>\n</function>\n</tool_call>", "123", "true", "null", '{"a": 1}', "{", '"', "\\n"),
-    *('<|"|>', '<|"|>}', '<|"|>,new:<|"|>', "<tool_call|>", "}", "a,path:b", "▁", "e\u0301", "\ud800", "日本", "😀"),
+    *('<|"|>', '<|"|>}', '<|"|>,new:<|"|>', "<tool_call|>", "}", "a,path:b", "▁", "e\u0301", "日本", "😀"),
 )
 
 
@@ -56,6 +56,25 @@ def test_the_bytes_are_those_of_the_release():
     """ornith.md section 5 gives this call as published."""
     want = "<tool_call>\n<function=read>\n<parameter=path>\nnotes.txt\n</parameter>\n</function>\n</tool_call>"
     assert "".join(qwen_calls.encode([Call("read", {"path": "notes.txt"})])) == want
+
+
+def test_only_what_the_published_form_cannot_carry_goes_as_json():
+    for content in (
+        "\n\na\n\n",
+        "</parameter> in a line",
+        "\n",
+        "",
+        "  indented\n",
+        "x\n</parameter>\ny",
+        "<function=f>",
+    ):
+        want = f"<tool_call>\n<function=write>\n<parameter=path>\na\n</parameter>\n<parameter=content>\n{content}\n"
+        call = Call("write", {"path": "a", "content": content})
+        assert "".join(qwen_calls.encode([call])) == f"{want}</parameter>\n</function>\n</tool_call>"
+    assert '{"name"' in "".join(qwen_calls.encode([Call("shell", {"command": "\n</parameter>\n</function>"})]))
+    call = Call("edit", {"path": "a", "old": 'a <|"|> b', "new": '{"},'})
+    want = '<|tool_call>call:edit{new:<|"|>{"},<|"|>,old:<|"|>a <|"|> b<|"|>,path:<|"|>a<|"|>}<tool_call|>'
+    assert "".join(gemma_calls.encode([call])) == want
 
 
 READ = Call("read", {"path": "a.py", "start": 3})
@@ -113,6 +132,7 @@ MALFORMED = {
     '<tool_call>\n{"name": "read", "arguments": {"path": "a.p': "JSON cannot be read",
     '<tool_call>\n{"name": "read", "arguments": [1]}': "JSON is not",
     '<tool_call>\n{"name": 3, "arguments": {}}': "JSON is not",
+    '<tool_call>\n{"name": "read", "arguments": {"path": "\\ud800"}}': "half of a character",
     "<tool_call>\n" + '{"a":' * 100_000: "JSON cannot be read",
 }
 
@@ -135,6 +155,7 @@ GEMMA_MALFORMED = {
     "<|tool_call>call:read{path}<tool_call|>": "an argument is ARGUMENT:VALUE",
     '<|tool_call>call:read{path:"a" start:3}': "comes a comma",
     "<|tool_call>call:read{path:a,path:b}": "given twice",
+    '<|tool_call>call:read{"path":"\\ud800"}': "half of a character",
 }
 
 
