@@ -105,14 +105,28 @@ def _add_scaffold(verbs: Any) -> None:
     add_parser(verbs)
 
 
+def _add_train_sft(verbs: Any) -> None:
+    from ornith_jax.verbs.train_sft import add_parser
+
+    add_parser(verbs)
+
+
+def _add_plan(verbs: Any) -> None:
+    from ornith_jax.verbs.plan import add_parser
+
+    add_parser(verbs)
+
+
 PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_convert,
     _add_score,
     _add_sandbox,
     _add_tasks,
     _add_config,
+    _add_train_sft,
     _add_serve,
     _add_scaffold,
+    _add_plan,
 )
 
 

@@ -80,7 +80,7 @@ def state_shardings(state: TrainState) -> TrainState:
 
 def _fresh(cfg: ModelConfig, experiment: Experiment, params: Params) -> TrainState:
     optimizer = make_optimizer(experiment.optim, table(cfg), experiment.loss.router)
-    return TrainState(
+    return TrainState(  # type: ignore[call-arg]
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),

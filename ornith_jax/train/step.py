@@ -56,7 +56,7 @@ def make_step(
         with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with floats
             updates, opt_state = optimizer.update(grads, state.opt_state, params32)
         params = jax.tree.map(lambda p, p32, u: (p32 + u).astype(p.dtype), state.params, params32, updates)
-        new = TrainState(step=state.step + 1, params=params, opt_state=opt_state, skipped=state.skipped)
+        new = state.replace(step=state.step + 1, params=params, opt_state=opt_state)  # type: ignore[attr-defined]
         old = state.replace(skipped=state.skipped + 1)  # type: ignore[attr-defined]
         state_after = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
         metrics = {
@@ -85,9 +85,38 @@ def make_gradients(
 
     Gradients are float32 and sharded as their parameters; those of parameters that do not move are zero.
     """
-    specs = table(cfg)
-    moving, places = trainable(specs, experiment.loss.router), shardings(specs, mesh)
+    places = shardings(table(cfg), mesh)
+    value = _make_value(cfg, experiment, mesh, loss)
+
+    def of_one(params: Params, policy_version: jax.Array, batch: Batch, denominator: jax.Array) -> Any:
+        (total, (sums, load_LE)), grads = jax.value_and_grad(value, has_aux=True)(
+            params, policy_version, batch, denominator
+        )
+        grads = jax.tree.map(lambda g, at: jax.lax.with_sharding_constraint(g.astype(jnp.float32), at), grads, places)
+        return total, sums, load_LE, grads
+
+    def of_all(params: Params, policy_version: jax.Array, batches: Batch) -> Any:
+        denominator = jnp.maximum(batches.loss_mask.sum(), 1.0)
+        first = jax.tree.map(lambda x: x[0], batches)
+        if batches.token_ids.shape[0] == 1:
+            return of_one(params, policy_version, first, denominator)
+
+        def add(so_far: Any, batch: Batch) -> tuple[Any, None]:
+            (total, sums, load, grads), more = so_far, of_one(params, policy_version, batch, denominator)
+            load = None if load is None else load + more[2]
+            return (total + more[0], merge(sums, more[1]), load, jax.tree.map(jnp.add, grads, more[3])), None
+
+        shapes = jax.eval_shape(of_one, params, policy_version, first, denominator)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(add, zeros, batches)[0]
+
+    return of_all
+
+
+def _make_value(cfg: ModelConfig, experiment: Experiment, mesh: Mesh, loss: Loss) -> Callable[..., Any]:
+    """`value(params, policy_version, batch, denominator) -> (loss, (sums, load))` of one micro-batch."""
     train, settings = experiment.train, experiment.loss
+    moving = trainable(table(cfg), settings.router)
 
     def value(params: Params, policy_version: jax.Array, batch: Batch, denominator: jax.Array) -> Any:
         params = jax.tree.map(lambda p, moves: p if moves else jax.lax.stop_gradient(p), params, moving)
@@ -115,30 +144,7 @@ def make_gradients(
         total, sums = loss(logprobs, entropy, batch, policy_version, settings, denominator)
         return total, (sums, load_LE)
 
-    def of_one(params: Params, policy_version: jax.Array, batch: Batch, denominator: jax.Array) -> Any:
-        (total, (sums, load_LE)), grads = jax.value_and_grad(value, has_aux=True)(
-            params, policy_version, batch, denominator
-        )
-        grads = jax.tree.map(lambda g, at: jax.lax.with_sharding_constraint(g.astype(jnp.float32), at), grads, places)
-        return total, sums, load_LE, grads
-
-    def of_all(params: Params, policy_version: jax.Array, batches: Batch) -> Any:
-        denominator = jnp.maximum(batches.loss_mask.sum(), 1.0)
-
-        def add(so_far: Any, batch: Batch) -> tuple[Any, None]:
-            more = of_one(params, policy_version, batch, denominator)
-            (total, sums, load, grads), (total1, sums1, load1, grads1) = so_far, more
-            load = None if load is None else load + load1
-            return (total + total1, merge(sums, sums1), load, jax.tree.map(jnp.add, grads, grads1)), None
-
-        first, rest = jax.tree.map(lambda x: x[0], batches), jax.tree.map(lambda x: x[1:], batches)
-        if not rest.token_ids.shape[0]:
-            return of_one(params, policy_version, first, denominator)
-        shapes = jax.eval_shape(of_one, params, policy_version, first, denominator)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(add, zeros, batches)[0]
-
-    return of_all
+    return value
 
 
 def batches_sharding(mesh: Mesh) -> NamedSharding:
