@@ -1,1 +1,1 @@
-"""Ahead-of-time compilation for accelerators that are not here: does it fit, how fast can it be."""
+"""Ahead-of-time compilation for accelerators that are not there: does it fit, and how fast can it be."""
