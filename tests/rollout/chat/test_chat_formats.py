@@ -119,6 +119,7 @@ CUT = {  # what the policy wrote before it was cut -> what must follow at once
     ("qwen3_5", "Hm.\n</think>\n\nDone.<|im_end|>"): "\n<|im_start|>user\nGo on.",
     ("qwen3_5", "Hm.\n</think>\n\nDone.<|endoftext|>"): "<|im_end|>\n<|im_start|>user\nGo on.",
     ("gemma4", "<|channel>thought\nI wond"): "\n<channel|><turn|>\n<|turn>user\nGo on.",
+    ("gemma4", "<|channel>thought\nHm.\n<channel|>I wond"): "<turn|>\n<|turn>user\nGo on.",
     ("gemma4", "I wond"): "<turn|>\n<|turn>user\nGo on.",
     ("gemma4", "Done.<turn|>"): "\n<|turn>user\nGo on.",
     ("gemma4", "Done.<eos>"): "<turn|>\n<|turn>user\nGo on.",
