@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import signal
+import sys
 from pathlib import Path
 from typing import Any
+
+from ornith_jax.errors import OrnithError
 
 
 def add_parser(verbs: Any) -> None:
@@ -19,6 +24,13 @@ def add_parser(verbs: Any) -> None:
     verb.add_argument("--max-len", type=int, default=4096, help="tokens of a request, prompt and completion")
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the model's")
     verb.add_argument("--version", type=int, default=0, help="the policy version that these weights are")
+    sglang = verb.add_argument_group("with --engine sglang")
+    sglang.add_argument("--tensor-parallel", type=int, default=1, help="accelerators of the server")
+    sglang.add_argument("--routed-experts", action="store_true", help="return experts, for a replayed router")
+    sglang.add_argument("--deterministic", action="store_true", help="take seeds (and no min_p)")
+    sglang.add_argument("--log", type=Path, default=Path("sglang.log"), help="of the server")
+    sglang.add_argument("--python", default=sys.executable, help="an interpreter that has sglang")
+    sglang.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="flags for the server, last on the line")
     verb.set_defaults(run=_run)
 
 
@@ -27,8 +39,6 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _embedded(args: argparse.Namespace) -> None:
-    import asyncio
-
     from ornith_jax.convert.load import load
     from ornith_jax.serve.engine import EmbeddedEngine
     from ornith_jax.serve.http import Server
@@ -53,22 +63,65 @@ def _embedded(args: argparse.Namespace) -> None:
 
 async def _forever(app: Any, host: str, port: int) -> None:
     """Until interrupted or terminated."""
-    import asyncio
-    import signal
-
     from aiohttp import web
 
     runner = web.AppRunner(app)
     await runner.setup()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         await web.TCPSite(runner, host, port).start()
         print(f"ornith: serving on http://{host}:{port}", flush=True)
-        await stop.wait()
+        await _interrupted().wait()
     finally:
         await runner.cleanup()
 
 
-ENGINES = {"embedded": _embedded}
+def _sglang(args: argparse.Namespace) -> None:
+    import subprocess
+
+    from ornith_jax.models.registry import config_from_hf
+    from rollout.errors import EngineError
+    from rollout.sglang.launch import Launch
+    from rollout.sglang.process import ServerProcess
+
+    cfg = config_from_hf(args.model)
+    if subprocess.run([args.python, "-c", "import sglang"], capture_output=True).returncode:
+        raise OrnithError(f"{args.python} has no sglang: pip install 'ornith-jax[sglang]', or name one with --python")
+    launch = Launch(
+        model=args.model,
+        family=cfg.family,
+        host=args.host,
+        port=args.port,
+        tensor_parallel=args.tensor_parallel,
+        context_tokens=args.max_len,
+        max_running=args.slots,
+        dtype=args.dtype or cfg.dtype,
+        routed_experts=args.routed_experts,
+        deterministic=args.deterministic,
+        policy_version=args.version,
+        tokenizer=(args.model / "tokenizer.json").is_file(),
+        extra=tuple(args.extra),
+    )
+
+    async def serve() -> None:
+        server = await ServerProcess.start(launch, args.log, python=args.python)
+        try:
+            print(f"ornith: sglang serves on {server.url}, log in {args.log}", flush=True)
+            await server.ended(_interrupted())
+        finally:
+            await server.stop()
+
+    try:
+        asyncio.run(serve())
+    except EngineError as error:
+        raise OrnithError(str(error)) from None
+
+
+def _interrupted() -> asyncio.Event:
+    """Set by an interrupt or by SIGTERM. Needs a running event loop."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+ENGINES = {"embedded": _embedded, "sglang": _sglang}

@@ -12,10 +12,10 @@ from pathlib import Path
 from rollout.engine import Health
 from rollout.errors import EngineError, RolloutError
 from rollout.published import verify
-from rollout.sglang.folder import vocab_size
+from rollout.sglang.folder import check_same, vocab_size
 from rollout.sglang.http import Http
 from rollout.sglang.request import ServerInfo, build_body, check, is_truncated, read_answer, read_info
-from rollout.sglang.weights import Served, load_weights
+from rollout.sglang.weights import Served, check_canary, load_weights, paused
 from rollout.types import Completion, Finish, Sampling
 
 ABORT_S = 10.0  # for the partial answer of a request that we stopped
@@ -108,12 +108,15 @@ class SGLangEngine:
     async def load_verified(self, path: Path, policy_version: int) -> float:
         """`update_weights` for a folder whose checksums somebody has compared already (one of several replicas)."""
         async with self._updating:
+            await asyncio.to_thread(check_same, path, self._served.tensors)
             self._open.clear()
             try:
-                self._served, seconds = await load_weights(
-                    self._http, self._served, path, policy_version, mode=self._mode
-                )
-                self._policy_version = policy_version
+                started = time.monotonic()
+                async with paused(self._http, self._mode):
+                    self._served = await load_weights(self._http, self._served, path, policy_version, mode=self._mode)
+                    self._policy_version = policy_version
+                seconds = time.monotonic() - started
+                await check_canary(self._http, policy_version)
             except EngineError as error:
                 if error.cause != "update_failed":  # nobody knows which weights it has now
                     self._policy_version = None

@@ -57,6 +57,15 @@ class ServerProcess:
     def alive(self) -> bool:
         return self._process.returncode is None
 
+    async def ended(self, asked: asyncio.Event) -> None:
+        """Wait until somebody asks for the end. Raises EngineError("dead") when the server ends by itself."""
+        waits = {asyncio.create_task(asked.wait()), asyncio.create_task(self._process.wait())}
+        _, others = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in others:
+            task.cancel()
+        if not asked.is_set():
+            raise EngineError("dead", f"sglang ended with {self._process.returncode}: {self._tail()}")
+
     async def stop(self) -> None:
         """Ask, wait, then kill the whole group. Never raises, may be called twice."""
         if self.alive:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rollout.engine import check_request
 from rollout.errors import EngineError
 from rollout.types import Completion, Finish, Sampling
 
@@ -20,8 +22,7 @@ class ServerInfo:
 
     model_path: str
     vocab_size: int
-    context_length: int
-    max_prompt: int
+    max_len: int  # tokens of one request, prompt and completion
     capacity: int
     deterministic: bool
     routed_experts: bool
@@ -34,15 +35,7 @@ def is_truncated(sampling: Sampling) -> bool:
 
 def check(prompt_ids: Sequence[int], sampling: Sampling, info: ServerInfo) -> None:
     """Refuse what the server would refuse, ignore in silence, or die of. Raises EngineError("rejected")."""
-    if not prompt_ids:
-        raise EngineError("rejected", "prompt_ids is empty")
-    worst = max(prompt_ids)
-    if worst >= info.vocab_size or min(prompt_ids) < 0:  # an id out of range kills the server
-        raise EngineError("rejected", f"prompt_ids: {worst} is not in 0..{info.vocab_size - 1}")
-    if len(prompt_ids) > info.max_prompt:
-        raise EngineError("rejected", f"prompt_ids: {len(prompt_ids)} tokens, the server takes {info.max_prompt}")
-    if sampling.max_new_tokens < 1:
-        raise EngineError("rejected", f"max_new_tokens is {sampling.max_new_tokens}; at least 1")
+    check_request(prompt_ids, sampling, vocab_size=info.vocab_size, max_len=info.max_len)  # a bad id kills it
     if sampling.min_p > 0 and info.deterministic:  # an assertion in its sampler kills the server
         raise EngineError("rejected", "min_p: not with --enable-deterministic-inference; use top_p or top_k")
     if sampling.seed is not None and not info.deterministic:  # it would be ignored
@@ -61,7 +54,7 @@ def build_body(
     """
     truncated = is_truncated(sampling)
     parameters: dict[str, Any] = {
-        "max_new_tokens": min(sampling.max_new_tokens, info.context_length - len(prompt_ids) - 1),
+        "max_new_tokens": min(sampling.max_new_tokens, info.max_len - len(prompt_ids)),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "min_p": sampling.min_p,
@@ -69,8 +62,8 @@ def build_body(
         "stop_token_ids": list(sampling.stop_token_ids),
         "ignore_eos": not sampling.stop_token_ids,  # also switches stop_token_ids off
     }
-    if sampling.seed is not None:
-        parameters["sampling_seed"] = sampling.seed
+    if info.deterministic:  # its own default is one seed for all
+        parameters["sampling_seed"] = random.getrandbits(31) if sampling.seed is None else sampling.seed
     return {
         "input_ids": list(prompt_ids),
         "sampling_params": parameters,
@@ -126,8 +119,7 @@ def read_info(answer: Mapping[str, Any], vocab_size: int) -> ServerInfo:
         return ServerInfo(
             model_path=answer["model_path"],
             vocab_size=vocab_size,
-            context_length=state["context_length"] or answer["max_req_input_len"] + 1,
-            max_prompt=answer["max_req_input_len"] - 1,
+            max_len=answer["max_req_input_len"],  # a few less than its context
             capacity=state["effective_max_running_requests_per_dp"] * (answer.get("dp_size") or 1),
             deterministic=bool(answer["enable_deterministic_inference"]),
             routed_experts=bool(answer["enable_return_routed_experts"]),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import math
-import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rollout.errors import EngineError
 from rollout.published import READY
-from rollout.sglang.folder import Tensors, check_same, read_tensors
+from rollout.sglang.folder import Tensors, read_tensors
 from rollout.sglang.http import Http
 
 LOAD_S = 1800.0
@@ -36,37 +37,38 @@ class Served:
         return cls(tensors, await _digest(http), _files_digest(model_path))
 
 
-async def load_weights(
-    http: Http, served: Served, path: Path, policy_version: int, *, mode: str
-) -> tuple[Served, float]:
-    """(what it serves now, seconds from pause to resume).
+@contextlib.asynccontextmanager
+async def paused(http: Http, mode: str) -> AsyncIterator[None]:
+    """The server holds all requests, running ones too; it goes on afterwards, whatever happened."""
+    await http.post("/pause_generation", {"mode": mode}, deadline_s=CONTROL_S)
+    try:
+        yield
+    finally:
+        await http.post("/continue_generation", {}, deadline_s=CONTROL_S)
+
+
+async def load_weights(http: Http, served: Served, path: Path, policy_version: int, *, mode: str) -> Served:
+    """Load a folder into a paused server and prove it; what it serves now.
+
+    In place, caches stay: a flush would fail, yet leave the new weights under the old version's name. New requests do
+    not meet the old caches, because each version has a prefix cache of its own (`extra_key`).
 
     Raises:
         EngineError: "update_failed": the server is on its old weights. Any other cause: nobody knows, start it again.
     """
-    await asyncio.to_thread(check_same, path, served.tensors)
-    started = time.monotonic()
-    await http.post("/pause_generation", {"mode": mode}, deadline_s=CONTROL_S)
+    body = {
+        "model_path": str(path),
+        "weight_version": str(policy_version),
+        "flush_cache": mode == "retract",
+        "abort_all_requests": False,
+    }
     try:
-        # In place, caches stay: a flush would fail, yet leave the new weights under the old version's name. New
-        # requests do not meet the old caches, because each version has its own prefix cache (`extra_key`).
-        body = {
-            "model_path": str(path),
-            "weight_version": str(policy_version),
-            "flush_cache": mode == "retract",
-            "abort_all_requests": False,
-        }
-        try:
-            await http.post("/update_weights_from_disk", body, deadline_s=LOAD_S)
-        except EngineError as error:
-            raise await _what_now(http, error, policy_version) from None
-        now = Served(served.tensors, await _digest(http), _files_digest(path))
-        await _prove(http, served, now, policy_version)
-    finally:
-        await http.post("/continue_generation", {}, deadline_s=CONTROL_S)
-    seconds = time.monotonic() - started
-    await _canary(http, policy_version)
-    return now, seconds
+        await http.post("/update_weights_from_disk", body, deadline_s=LOAD_S)
+    except EngineError as error:
+        raise await _what_now(http, error, policy_version) from None
+    now = Served(served.tensors, await _digest(http), _files_digest(path))
+    await _prove(http, served, now, policy_version)
+    return now
 
 
 async def _what_now(http: Http, error: EngineError, policy_version: int) -> EngineError:
@@ -105,7 +107,7 @@ def _files_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
 
 
-async def _canary(http: Http, policy_version: int) -> None:
+async def check_canary(http: Http, policy_version: int) -> None:
     """Log-probabilities of a few ids must be numbers. Raises EngineError("dead"): these weights serve nobody."""
     body = {
         "input_ids": list(CANARY_IDS),

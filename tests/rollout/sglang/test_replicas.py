@@ -11,9 +11,7 @@ from rollout.sglang.replicas import Replicas
 from rollout.sglang.request import ServerInfo
 from rollout.types import Completion, Finish, Sampling
 
-INFO = ServerInfo(
-    model_path="", vocab_size=9, context_length=9, max_prompt=9, capacity=2, deterministic=True, routed_experts=False
-)
+INFO = ServerInfo(model_path="", vocab_size=9, max_len=9, capacity=2, deterministic=True, routed_experts=False)
 SAMPLING = Sampling(max_new_tokens=1)
 
 

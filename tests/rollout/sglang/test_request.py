@@ -13,8 +13,7 @@ from rollout.types import Finish, Sampling
 INFO = ServerInfo(
     model_path="m",
     vocab_size=100,
-    context_length=64,
-    max_prompt=57,
+    max_len=64,
     capacity=4,
     deterministic=True,
     routed_experts=False,
@@ -46,14 +45,12 @@ def rejected(prompt, sampling, info=INFO) -> str:
 
 def test_what_would_kill_or_mislead_the_server_is_never_sent():
     assert "empty" in rejected([], PLAIN)
-    assert "100 is not in 0..99" in rejected([1, 100], PLAIN)
-    assert "not in 0..99" in rejected([1, -1], PLAIN)
-    assert "58 tokens" in rejected([1] * 58, PLAIN)
-    assert "max_new_tokens" in rejected([1], replace(PLAIN, max_new_tokens=0))
+    assert "not in 0..99" in rejected([1, 100], PLAIN)
+    assert "64 tokens" in rejected([1] * 64, PLAIN)
     assert "min_p" in rejected([1], replace(PLAIN, min_p=0.1))
     assert "seed" in rejected([1], replace(PLAIN, seed=3), replace(INFO, deterministic=False))
     assert "top_k" in rejected([1], replace(PLAIN, top_k=MASK_TOKENS + 1))
-    check([1] * 57, replace(PLAIN, seed=3, top_k=MASK_TOKENS), INFO)
+    check([1] * 63, replace(PLAIN, seed=3, top_k=MASK_TOKENS), INFO)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +72,15 @@ def test_a_truncated_distribution_asks_for_its_own_logprobs(sampling, truncated,
 
 def test_the_completion_never_exceeds_the_context():
     body = build_body([1] * 50, replace(PLAIN, max_new_tokens=100), INFO, request_id="r", policy_version=0)
-    assert 50 + body["sampling_params"]["max_new_tokens"] == INFO.context_length - 1
+    assert 50 + body["sampling_params"]["max_new_tokens"] == INFO.max_len
+
+
+def test_a_server_that_takes_seeds_gets_one_with_every_request():
+    bodies = [build_body([1], PLAIN, INFO, request_id="r", policy_version=0) for _ in range(2)]
+    seeds = [body["sampling_params"]["sampling_seed"] for body in bodies]
+    assert seeds[0] != seeds[1]
+    other = build_body([1], PLAIN, replace(INFO, deterministic=False), request_id="r", policy_version=0)
+    assert "sampling_seed" not in other["sampling_params"]
 
 
 def test_stop_tokens_work_and_without_them_nothing_stops():
