@@ -65,10 +65,8 @@ class Library:
         self._lock = threading.Lock()
         self._writer: Writer | None = None
         self._read: dict[str, int] = {}
-        self._entries: dict[str, dict[str, Entry]] = {}  # task id -> scaffold id -> entry
-        self._results: dict[
-            tuple[str, str], dict[str, Result]
-        ] = {}  # (task id, scaffold id) -> trajectory id -> result
+        self._entries: dict[str, dict[str, Entry]] = {}  # by task id, by scaffold id
+        self._results: dict[tuple[str, str], dict[str, Result]] = {}  # by (task id, scaffold id), by trajectory id
         self._order = 0
         self.refresh(upto)
 

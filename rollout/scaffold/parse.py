@@ -35,7 +35,7 @@ def from_document(document: str) -> Scaffold:
 
 def _find_document(text: str) -> object:
     """The last JSON object of the text that looks like a scaffold; else the first one, whose error is then told."""
-    decoder = json.JSONDecoder(object_pairs_hook=_no_twins, parse_constant=_no_constant)
+    decoder = json.JSONDecoder(object_pairs_hook=_no_twins, parse_constant=_no_constant, parse_int=_short_int)
     position, found, problem = 0, [], ""
     for _ in range(_TRIES):
         start = text.find("{", position)
@@ -72,6 +72,12 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twin = next(name for index, name in enumerate(names) if name in names[:index])
         raise ValueError(f"the field {ascii(twin)[:60]} stands twice in one object")
     return value
+
+
+def _short_int(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _no_constant(word: str) -> None:

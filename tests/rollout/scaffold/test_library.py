@@ -1,0 +1,298 @@
+"""The library: lineage, records, selection, several writers, and what survives a kill."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from envs.types import Outcome, Verdict
+from ornith_jax.cli import main
+from rollout.errors import RolloutError
+from rollout.scaffold.document import scaffold_id
+from rollout.scaffold.library import Library
+from rollout.types import Arm, Completion, Finish, Proposal, Stage, StopReason, Trajectory, Turn
+
+ROOT = Path(__file__).resolve().parents[3]
+TURN = Turn(
+    stage=Stage.SCAFFOLD,
+    prompt_ids=(1,),
+    completion=Completion(token_ids=(2,), behavior_logprobs=(-1.0,), versions=((0, 0),), finish=Finish.STOP),
+)
+
+
+def proposal(name: str, *, parent: str = "", task: str = "t1", category: str = "edge", turns=(TURN,)) -> Proposal:
+    """A scaffold whose document is the JSON text of its name."""
+    document = json.dumps({"instructions": name})
+    return Proposal(
+        group_id=f"{task}@0",
+        task_id=task,
+        category=category,
+        scaffold_index=0,
+        arm=Arm.SELF,
+        turns=turns,
+        scaffold_id=scaffold_id(document),
+        scaffold_parent=parent,
+        scaffold=document,
+    )
+
+
+def solved(under: Proposal, number: int, outcome: Outcome, stop=StopReason.SUBMITTED) -> Trajectory:
+    return Trajectory(
+        id=f"{under.scaffold_id}/{number}",
+        group_id=under.group_id,
+        task_id=under.task_id,
+        category=under.category,
+        scaffold_index=0,
+        solution_index=number,
+        arm=Arm.SELF,
+        turns=(),
+        scaffold_id=under.scaffold_id,
+        stop=stop,
+        verdict=Verdict(outcome=outcome),
+    )
+
+
+PASSED, FAILED = Outcome.PASSED, Outcome.FAILED
+
+
+@pytest.fixture
+def library(tmp_path):
+    """Three scaffolds of one task: one that fails, one that passes, a last one in between."""
+    made = Library(tmp_path / "run" / "scaffolds")
+    parent = ""
+    for name, outcomes in (("bad", (FAILED, FAILED)), ("good", (PASSED, PASSED)), ("fair", (PASSED, FAILED))):
+        written = proposal(name, parent=parent)
+        made.add(written)
+        parent = written.scaffold_id
+        for number, outcome in enumerate(outcomes):
+            made.reward(solved(written, number, outcome))
+    yield made
+    made.close()
+
+
+def named(entry) -> str:
+    return json.loads(entry.document)["instructions"]
+
+
+def test_lineage_and_records(library):
+    bad, good, fair = library.entries("t1")
+    assert [bad.parent, good.parent, fair.parent] == ["", bad.id, good.id]
+    assert [bad.mean, good.mean, fair.mean] == [0.0, 1.0, 0.5]
+    assert {result.outcome for result in fair.results} == {"passed", "failed"}
+
+
+def test_failures_of_ours_are_not_results_and_flagged_counts_as_nothing(library):
+    written = proposal("new")
+    library.add(written)
+    library.reward(solved(written, 0, Outcome.INFRA, StopReason.ENGINE_ERROR))
+    library.reward(solved(written, 1, FAILED, StopReason.CANCELLED))
+    assert library.entries("t1")[-1].mean is None
+    library.reward(solved(written, 2, Outcome.FLAGGED))
+    library.reward(solved(written, 3, PASSED))
+    assert library.entries("t1")[-1].mean == 0.5
+
+
+def test_what_nobody_learned_is_not_kept(library):
+    library.add(proposal("fixed", turns=()))
+    assert len(library.entries()) == 3
+
+
+def test_selection(library):
+    select = library.select
+    assert named(select("t1", "edge", "last", 1.0, random.Random(0))) == "fair"
+    assert named(select("t1", "edge", "best", 1.0, random.Random(0))) == "good"
+    assert select("t1", "edge", "fresh", 1.0, random.Random(0)) is None
+    assert select("t9", "other", "best", 1.0, random.Random(0)) is None
+    assert named(select("t9", "edge", "best", 1.0, random.Random(0))) == "good"  # of the category
+    with pytest.raises(RolloutError, match="'worst' is not one of last, best, softmax, fresh"):
+        select("t1", "edge", "worst", 1.0, random.Random(0))
+
+
+def test_softmax_over_mean_rewards(library):
+    rng = random.Random(5)
+    counts = Counter(named(library.select("t1", "edge", "softmax", 0.5, rng)) for _ in range(4000))
+    total = sum(2.718281828 ** (mean / 0.5) for mean in (0.0, 1.0, 0.5))
+    for name, mean in (("bad", 0.0), ("good", 1.0), ("fair", 0.5)):
+        assert counts[name] / 4000 == pytest.approx(2.718281828 ** (mean / 0.5) / total, abs=0.03)
+    cold = {named(library.select("t1", "edge", "softmax", 0.0, rng)) for _ in range(50)}
+    assert cold == {"good"}
+    library.add(proposal("unrated"))
+    assert "unrated" not in {named(library.select("t1", "edge", "softmax", 9.0, rng)) for _ in range(200)}
+
+
+def test_selection_is_a_function_of_the_records_and_the_rng(library):
+    picks = [
+        [named(lib.select("t1", "edge", "softmax", 1.0, random.Random(i))) for i in range(30)]
+        for lib in (library, Library(library.folder))
+    ]
+    assert picks[0] == picks[1]
+
+
+def test_a_category_joins_the_records_of_its_tasks(library):
+    for task, outcome in (("t2", PASSED), ("t3", FAILED), ("t4", FAILED)):
+        library.add(written := proposal("everywhere", task=task))
+        library.reward(Trajectory(**{**_fields(solved(written, 0, outcome)), "id": f"{task}/0"}))
+    joined = [e for e in [library.select("t9", "edge", "last", 1.0, random.Random(0))] if e]
+    assert named(joined[0]) == "everywhere"
+    assert joined[0].mean == pytest.approx(1 / 3)
+
+
+def _fields(trajectory: Trajectory) -> dict:
+    return {name: getattr(trajectory, name) for name in Trajectory.__dataclass_fields__}
+
+
+def test_saying_it_again_changes_nothing_but_what_is_newest(library):
+    before = library.entries("t1")
+    library.reward(solved(proposal("bad"), 0, PASSED))  # a resumed run, another outcome: the first stands
+    library.add(proposal("bad", parent="elsewhere"))
+    after = library.entries("t1")
+    assert {(e.id, e.parent, e.mean) for e in after} == {(e.id, e.parent, e.mean) for e in before}
+    assert named(after[-1]) == "bad"
+
+
+def test_other_writers_are_seen_after_a_refresh(library):
+    other = Library(library.folder)
+    other.add(proposal("theirs", task="t7"))
+    assert library.entries("t7") == []
+    library.refresh()
+    assert named(library.entries("t7")[0]) == "theirs"
+    library.add(proposal("ours", task="t7"))
+    assert [named(e) for e in library.entries("t7")] == ["theirs", "ours"]
+
+
+def test_a_position_opens_the_library_as_it_was(library):
+    position = json.loads(json.dumps(library.position))
+    Library(library.folder).add(proposal("later"))
+    library.add(proposal("latest"))
+    then = Library(library.folder, upto=position)
+    assert [named(e) for e in then.entries()] == ["bad", "good", "fair"]
+    then.refresh()
+    assert {named(e) for e in then.entries()} == {"bad", "good", "fair", "later", "latest"}
+
+
+def test_a_torn_tail_is_waited_for_and_a_changed_line_is_named_and_left_out(library):
+    [path] = library.folder.glob("*.log")
+    data = path.read_bytes()
+    for cut in range(len(data) - 60, len(data)):
+        path.write_bytes(data[:cut])
+        reader = Library(library.folder)
+        assert reader.damaged == []
+        assert len(reader.entries()) == 3
+        path.write_bytes(data)
+        reader.refresh()
+        assert reader.entries() == library.entries()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    broken = Library(library.folder)
+    assert len(broken.damaged) == 1
+    assert broken.damaged[0].startswith(f"{path.name}: byte ")
+    assert len(broken.entries()) + sum(len(e.results) for e in broken.entries()) >= 7
+
+
+WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_library import *
+name, folder = sys.argv[1], Path(sys.argv[2])
+library = Library(folder)
+for number in range(10**6):
+    written = proposal(f"{{name}} {{number}}", task=name)
+    library.add(written)
+    library.reward(solved(written, 0, PASSED if number % 2 else FAILED))
+    print(number, flush=True)  # the acknowledgement
+"""
+
+
+def test_four_writers_that_are_killed_lose_nothing_that_was_acknowledged(tmp_path):
+    code = WRITER.format(tests=str(Path(__file__).parent))
+    writers = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", code, name, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for name in ("w0", "w1", "w2", "w3")
+    }
+    try:
+        for process in writers.values():
+            assert process.stdout.readline()  # all of them write
+        for process in writers.values():
+            time.sleep(0.05)
+            process.send_signal(signal.SIGKILL)
+        acknowledged = {name: int(process.communicate(timeout=60)[0].split()[-1]) for name, process in writers.items()}
+    finally:
+        for process in writers.values():
+            process.kill()
+            process.wait(60)
+    library = Library(tmp_path)
+    assert library.damaged == []
+    for name, last in acknowledged.items():
+        entries = library.entries(name)
+        assert [named(e) for e in entries[: last + 1]] == [f"{name} {number}" for number in range(last + 1)]
+        assert [e.mean for e in entries[: last + 1]] == [float(number % 2) for number in range(last + 1)]
+        assert len(entries) <= last + 2  # at most the one that was on its way
+    Library(tmp_path).add(proposal("next"))
+    assert named(Library(tmp_path).entries()[-1]) == "next"
+
+
+def test_a_disk_that_refuses_is_told(tmp_path):
+    (tmp_path / "scaffolds").write_text("a file where the folder should be")
+    with pytest.raises(RolloutError, match="the library cannot be written"):
+        Library(tmp_path / "scaffolds").add(proposal("x"))
+
+
+# --- for people ---
+
+
+def test_people_can_look_at_it(library, capsys):
+    run = str(library.folder.parent)
+    bad, good, _ = library.entries()
+    assert main(["scaffold", "tree", run]) == 0
+    shown = capsys.readouterr().out
+    assert [len(line) - len(line.lstrip()) for line in shown.splitlines()] == [0, 2, 4, 6]
+    assert "t1 (edge)" in shown
+    assert "mean reward 1.00: 2 passed" in shown
+
+    assert main(["scaffold", "show", run, good.id[:8]]) == 0
+    shown = capsys.readouterr().out
+    assert '"instructions": "good"' in shown
+    assert f"parent {bad.id}" in shown
+    assert main(["scaffold", "show", run, "t1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+    assert main(["scaffold", "diff", run, bad.id, good.id]) == 0
+    shown = capsys.readouterr().out
+    assert '-  "instructions": "bad"' in shown
+    assert '+  "instructions": "good"' in shown
+
+
+def test_a_circle_of_rewrites_is_shown_once(tmp_path):
+    library = Library(tmp_path / "scaffolds")
+    a, b = proposal("a", parent=proposal("b").scaffold_id), proposal("b", parent=proposal("a").scaffold_id)
+    library.add(a)
+    library.add(b)
+    from rollout.scaffold.show import tree
+
+    assert len(tree(library).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["show", "{run}", "nothing"], "no scaffold or task 'nothing'"),
+        (["tree", "{run}", "t9"], "holds no scaffold of t9"),
+        (["show", "{run}/away", "x"], "there is no such folder"),
+        (["show", "{run}", ""], "begins 3 scaffold ids"),
+    ],
+)
+def test_a_slip_on_the_command_line_is_one_line(library, capsys, words, told):
+    run = str(library.folder.parent)
+    assert main(["scaffold", *(word.format(run=run) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
