@@ -7,6 +7,7 @@ Between two dispatches is the only moment at which anything changes: weights are
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -79,9 +80,9 @@ class Loop:
                     self._drop_cancelled()
                     self._fill()
                     self._decode()
-        except BaseException as error:
+        except Exception as error:
             fault = f"the engine's thread failed: {error!r}"
-            raise
+            logging.getLogger(__name__).exception(fault)
         finally:
             self._give_up(fault)
 
