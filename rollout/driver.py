@@ -23,7 +23,7 @@ from rollout.admission import capacity, draws, engine_is_free
 from rollout.bell import Bell
 from rollout.engine import Health
 from rollout.errors import RolloutError
-from rollout.group import Episodes, end, read_group, run_group
+from rollout.group import Episodes, end, raise_failure, read_group, run_group
 from rollout.ledger import Admission, Ledger, closing_of
 from rollout.progress import Tally
 from rollout.settings import RolloutSettings
@@ -110,7 +110,7 @@ class Driver:
         of the store, `RolloutError` when every task is benched.
         """
         while True:
-            self._raise_failure()
+            raise_failure([*filter(None, [self._admitting]), *self._running.values()])
             await self._drop_stale()
             admission = self._next()
             if admission is not None:
@@ -194,7 +194,7 @@ class Driver:
         first = self._ledger.first_version
         return capacity(
             policy_version=self.policy_version,
-            first_version=self.policy_version if first is None else first,
+            first_version=self.policy_version if first is None else min(first, self.policy_version),
             max_staleness=self._settings.max_staleness,
             groups_per_step=self._settings.groups_per_step,
             admitted=self._ledger.counted,
@@ -258,10 +258,16 @@ class Driver:
 
     async def _drop_unreachable(self) -> bool:
         """When a learner that went back to an older checkpoint starves: the first group whose tokens are newer."""
-        starving = not self._running and self._capacity() <= 0 and len(self._handed) < self._settings.groups_per_step
-        left = (
-            [id for id in self._ledger.waiting if id in self._restored and id not in self._handed] if starving else []
-        )
+        room = self._capacity()
+        if not self._bounded or self._running or room > 0 or len(self._handed) >= self._settings.groups_per_step:
+            return False
+        left = [id for id in self._ledger.waiting if id not in self._handed]
+        if not left and room <= -self._settings.groups_per_step:
+            raise RolloutError(
+                f"policy version {self.policy_version} may use no group of this log and admit none: it holds "
+                f"{self._ledger.counted} groups; start at the version and position of its own checkpoint"
+            )
+        left = [id for id in left if id in self._restored]
         if left:
             await self.drop(left[0], "future")
         return bool(left)
@@ -269,11 +275,3 @@ class Driver:
     def _is_over(self) -> bool:
         assert self._admitting is not None
         return self._admitting.done() and not self._running and self._ledger.waiting.keys() <= self._handed
-
-    def _raise_failure(self) -> None:
-        assert self._admitting is not None
-        for task in (self._admitting, *self._running.values()):
-            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                while isinstance(error, BaseExceptionGroup):
-                    error = error.exceptions[0]
-                raise error

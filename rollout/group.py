@@ -213,3 +213,12 @@ async def end(tasks: Iterable[asyncio.Task]) -> None:
         _, stuck = await asyncio.wait(running, timeout=CANCEL_S)
         if stuck:
             log.error("%d episodes did not end within %.0f s of being cancelled", len(stuck), CANCEL_S)
+
+
+def raise_failure(tasks: Iterable[asyncio.Task]) -> None:
+    """Raise what ended one of them, if anything did."""
+    for task in tasks:
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise error

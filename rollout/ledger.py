@@ -44,7 +44,7 @@ class Ledger:
 
     dropped: dict[str, str] = field(default_factory=dict)  # group id -> reason
     numbers: dict[str, int] = field(default_factory=dict)  # group id -> number, of all groups ever let in
-    first_version: int | None = None  # at which the first group was let in
+    first_version: int | None = None  # the oldest at which a group was let in
     open: dict[str, Admission] = field(default_factory=dict)  # under way, by group id, oldest first
     waiting: dict[str, tuple[Admission, Closing]] = field(default_factory=dict)  # ended, and nobody is done with them
     strikes: Counter[str] = field(default_factory=Counter)  # task id -> groups that broke while others did not
@@ -65,8 +65,8 @@ class Ledger:
         return ledger
 
     def admit(self, admission: Admission) -> None:
-        if self.first_version is None:
-            self.first_version = admission.admitted_version
+        at = admission.admitted_version
+        self.first_version = at if self.first_version is None else min(at, self.first_version)
         self.numbers[admission.group_id] = admission.number
         self.open[admission.group_id] = admission
 

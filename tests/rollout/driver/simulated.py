@@ -7,10 +7,13 @@ import random
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from envs.types import Outcome, Task, Verdict, Verification
+from rollout.driver import Driver
 from rollout.settings import RolloutSettings
+from rollout.store.store import Store
 from rollout.types import Arm, Completion, Finish, Proposal, Stage, StopReason, Trajectory, Turn
 
 
@@ -102,8 +105,12 @@ class Simulation:
         return Turn(stage=stage, prompt_ids=(7, 8), completion=completion)
 
 
-async def opened(folder: Path):
-    """A store for one test."""
-    from rollout.store.store import Store
-
-    return await Store.open(folder)
+@asynccontextmanager
+async def driving(folder: Path, episodes: Simulation, chosen: RolloutSettings | None = None, count: int = 3, **options):
+    """A driver of `count` tasks over the log in `folder`, open for as long as the block."""
+    options = {"seed": 0, "policy_version": 0, **options}
+    async with (
+        await Store.open(folder) as store,
+        Driver(tasks(count), store, episodes, chosen or settings(), **options) as driver,
+    ):
+        yield driver

@@ -5,16 +5,19 @@ import random
 import time
 
 import pytest
-from simulated import Simulation, settings, tasks
+from simulated import Simulation, driving, settings, tasks
 
 from envs.errors import SandboxError, TaskError
 from rollout import group as group_module
+from rollout.admission import draws
 from rollout.driver import Driver
 from rollout.engine import Health
 from rollout.errors import EngineError, RolloutError
 from rollout.store.position import Position
 from rollout.store.store import Store
 from rollout.types import Group, StopReason, Trajectory
+
+FIRST = next(draws(tasks(5), 0))[1]  # the group that is drawn first of five tasks
 
 
 def play(coroutine, seconds: float = 30.0):
@@ -39,10 +42,8 @@ async def everything(driver: Driver) -> list[Group]:
 
 async def collected(folder, episodes, chosen=None, count: int = 4, limit: int = 8, **options) -> list[Group]:
     """A run without a learner."""
-    async with await Store.open(folder) as store:
-        options = {"seed": 0, "policy_version": 0, "limit": limit, "bounded": False, **options}
-        async with Driver(tasks(count), store, episodes, chosen or settings(), **options) as driver:
-            return await everything(driver)
+    async with driving(folder, episodes, chosen, count, limit=limit, bounded=False, **options) as driver:
+        return await everything(driver)
 
 
 def stops(groups) -> dict[str, StopReason]:
@@ -61,8 +62,6 @@ def test_each_group_has_n_times_k_trajectories_under_shared_scaffolds(tmp_path):
 
 
 def test_the_order_of_tasks_depends_on_the_seed_and_not_on_how_they_came(tmp_path):
-    from rollout.admission import draws
-
     def first(chosen, seed):
         order = draws(chosen, seed)
         return [next(order)[1] for _ in range(20)]
@@ -77,18 +76,17 @@ def test_synchronous_training_is_staleness_zero(tmp_path):
 
     async def run():
         episodes = Simulation(lambda id: random.Random(id).uniform(0, 0.01))
-        async with await Store.open(tmp_path) as store:
-            chosen = settings(max_staleness=0, groups_per_step=3)
-            async with Driver(tasks(5), store, episodes, chosen, seed=0, policy_version=0) as driver:
-                groups = driver.groups()
-                for version in range(1, 5):
-                    step = [await anext(groups) for _ in range(3)]
-                    assert {t.admitted_version for g in step for t in g.trajectories} == {version - 1}
-                    await asyncio.sleep(0.05)
-                    assert (driver.in_flight, len(episodes.solved)) == (0, 12 * version)
-                    driver.trained([g.id for g in step])
-                    episodes.version = version
-                    await driver.published(version)
+        chosen = settings(max_staleness=0, groups_per_step=3)
+        async with driving(tmp_path, episodes, chosen, count=5) as driver:
+            groups = driver.groups()
+            for version in range(1, 5):
+                step = [await anext(groups) for _ in range(3)]
+                assert {t.admitted_version for g in step for t in g.trajectories} == {version - 1}
+                await asyncio.sleep(0.05)
+                assert (driver.in_flight, len(episodes.solved)) == (0, 12 * version)
+                driver.trained([g.id for g in step])
+                episodes.version = version
+                await driver.published(version)
 
     play(run())
 
@@ -103,26 +101,25 @@ def test_the_bounds_hold_under_random_schedules(tmp_path, seed):
 
     async def run():
         episodes = Simulation(lambda id: random.Random(id).lognormvariate(0, 1.5) / 1000)
-        async with await Store.open(tmp_path) as store:
-            async with Driver(tasks(7), store, episodes, chosen, seed=seed, policy_version=0) as driver:
-                version, step = 0, []
-                async for group in driver.groups():
-                    assert driver.in_flight <= chosen.groups_in_flight
-                    age = version - min(t.admitted_version for t in group.trajectories)
-                    assert 0 <= age <= staleness
-                    seen.append(age)
-                    if rng.random() < 0.2:
-                        await driver.drop(group.id, "no_signal")
-                        continue
-                    step.append(group.id)
-                    if len(step) == per_step:
-                        await asyncio.sleep(rng.choice((0, 0.01)))
-                        driver.trained(step)
-                        version, step = version + 1, []
-                        episodes.version = version
-                        await driver.published(version)
-                    if version == 12:
-                        break
+        async with driving(tmp_path, episodes, chosen, seed=seed, count=7) as driver:
+            version, step = 0, []
+            async for group in driver.groups():
+                assert driver.in_flight <= chosen.groups_in_flight
+                age = version - min(t.admitted_version for t in group.trajectories)
+                assert 0 <= age <= staleness
+                seen.append(age)
+                if rng.random() < 0.2:
+                    await driver.drop(group.id, "no_signal")
+                    continue
+                step.append(group.id)
+                if len(step) == per_step:
+                    await asyncio.sleep(rng.choice((0, 0.01)))
+                    driver.trained(step)
+                    version, step = version + 1, []
+                    episodes.version = version
+                    await driver.published(version)
+                if version == 12:
+                    break
         return driver
 
     driver = play(run())
@@ -194,13 +191,11 @@ def test_failures_are_typed_records_and_never_a_reward_of_zero(tmp_path):
             raise ERRORS[id[-3:]][0]
 
     async def run():
+        async with driving(tmp_path, Simulation(fault=fault), limit=1, count=1) as driver:
+            assert await everything(driver) == []  # one valid member is too few
+            assert driver.tally.dropped == {"few_valid": 1}
+            assert driver.tally.infra == {"unreachable": 1, "vanished": 1, "task": 1}
         async with await Store.open(tmp_path) as store:
-            async with Driver(
-                tasks(1), store, Simulation(fault=fault), settings(), seed=0, policy_version=0, limit=1
-            ) as driver:
-                assert await everything(driver) == []  # one valid member is too few
-                assert driver.tally.dropped == {"few_valid": 1}
-                assert driver.tally.infra == {"unreachable": 1, "vanished": 1, "task": 1}
             return [await store.read("trajectory", f"task 0@0/{place}", Trajectory) for place in ERRORS]
 
     for trajectory, (_, stop, cause) in zip(play(run()), ERRORS.values(), strict=True):
@@ -216,15 +211,12 @@ def test_one_fifth_of_all_stages_failing_ends_nothing(tmp_path):
             raise rng.choice([error for error, _, _ in ERRORS.values()] + [ValueError("a bug")])
 
     async def run():
-        async with await Store.open(tmp_path) as store:
-            episodes = Simulation(fault=fault)
-            async with Driver(
-                tasks(10), store, episodes, settings(), seed=0, policy_version=0, limit=30, bounded=False
-            ) as driver:
-                groups = await everything(driver)
-                assert len(groups) + driver.tally.dropped.total() == 30
-                assert len(groups) > 15
-                assert set(driver.tally.infra) == {"unreachable", "vanished", "task", "ValueError"}
+        episodes = Simulation(fault=fault)
+        async with driving(tmp_path, episodes, limit=30, bounded=False, count=10) as driver:
+            groups = await everything(driver)
+            assert len(groups) + driver.tally.dropped.total() == 30
+            assert len(groups) > 15
+            assert set(driver.tally.infra) == {"unreachable", "vanished", "task", "ValueError"}
 
     play(run())
 
@@ -235,10 +227,9 @@ def test_a_task_that_breaks_again_and_again_is_benched_also_after_a_restart(tmp_
             raise TaskError("no such interpreter")
 
     async def run(limit: int) -> Driver:
-        async with await Store.open(tmp_path) as store, Driver(
-            tasks(4), store, Simulation(fault=fault), settings(groups_in_flight=1), seed=0, policy_version=0,
-            limit=limit, bounded=False,
-        ) as driver:  # fmt: skip
+        async with driving(
+            tmp_path, Simulation(fault=fault), settings(groups_in_flight=1), count=4, limit=limit, bounded=False
+        ) as driver:
             await everything(driver)
             return driver
 
@@ -260,9 +251,7 @@ def test_an_outage_benches_nobody_and_slows_the_driver_down(tmp_path, monkeypatc
     async def run():
         nonlocal down
         episodes = Simulation(fault=fault)
-        async with await Store.open(tmp_path) as store, Driver(
-            tasks(2), store, episodes, settings(groups_in_flight=1), seed=0, policy_version=0
-        ) as driver:
+        async with driving(tmp_path, episodes, settings(groups_in_flight=1), count=2) as driver:
             await asyncio.sleep(0.6)
             attempts = driver.tally.groups
             assert 6 <= attempts <= 25, "it tries on, and does not spin"
@@ -283,11 +272,10 @@ def test_when_every_task_is_benched_the_run_says_so(tmp_path):
     assert len(play(collected(tmp_path, Simulation(fault=fault), count=2, limit=8))) == 2
 
     async def run():
-        async with await Store.open(tmp_path / "b") as store:
-            async with Driver(tasks(1), store, Simulation(), settings(), seed=0, policy_version=0) as driver:
-                driver._ledger.strikes["task 0"] = 3
-                async for group in driver.groups():
-                    driver.trained([group.id])
+        async with driving(tmp_path / "b", Simulation(), count=1) as driver:
+            driver._ledger.strikes["task 0"] = 3
+            async for group in driver.groups():
+                driver.trained([group.id])
 
     with pytest.raises(RolloutError, match="all 1 tasks are benched"):
         play(run())
@@ -303,9 +291,7 @@ def test_a_busy_or_silent_engine_holds_back_new_groups(tmp_path):
 
     async def run():
         nonlocal state
-        async with await Store.open(tmp_path) as store, Driver(
-            tasks(3), store, Simulation(), settings(), seed=0, policy_version=0, health=health
-        ) as driver:
+        async with driving(tmp_path, Simulation(), health=health) as driver:
             await asyncio.sleep(0.1)
             assert driver.tally.episodes == 0
             state = None
@@ -319,11 +305,10 @@ def test_a_busy_or_silent_engine_holds_back_new_groups(tmp_path):
 
 def test_an_unread_store_holds_back_new_groups(tmp_path):
     async def run():
-        async with await Store.open(tmp_path) as store:
-            async with Driver(tasks(3), store, Simulation(), settings(), seed=0, policy_version=0) as driver:
-                await asyncio.sleep(0.3)
-                assert driver.tally.groups == (2 + 1) * 2  # (max_staleness + 1) * groups_per_step
-                assert driver.in_flight == 0
+        async with driving(tmp_path, Simulation()) as driver:
+            await asyncio.sleep(0.3)
+            assert driver.tally.groups == (2 + 1) * 2  # (max_staleness + 1) * groups_per_step
+            assert driver.in_flight == 0
 
     play(run())
 
@@ -333,61 +318,55 @@ def test_a_new_version_while_groups_are_queued_and_running_blocks_nothing(tmp_pa
 
     async def run() -> float:
         episodes = Simulation(lambda _: 0.05, places=2)
-        async with await Store.open(tmp_path) as store:
-            async with Driver(tasks(9), store, episodes, settings(), seed=0, policy_version=0) as driver:
-                groups = driver.groups()
-                for version in range(1, 6):
-                    step = [await anext(groups), await anext(groups)]
-                    driver.trained([g.id for g in step])
-                    began = time.perf_counter()
-                    await driver.published(version)
-                    assert time.perf_counter() - began < 0.05
-                    episodes.version = version
+        async with driving(tmp_path, episodes, count=9) as driver:
+            groups = driver.groups()
+            for version in range(1, 6):
+                step = [await anext(groups), await anext(groups)]
+                driver.trained([g.id for g in step])
+                began = time.perf_counter()
+                await driver.published(version)
+                assert time.perf_counter() - began < 0.05
+                episodes.version = version
 
     play(run(), 10)
 
 
 def test_a_group_that_grew_too_old_is_dropped_and_replaced(tmp_path):
     def seconds(id: str) -> float:
-        return 60.0 if id.startswith(first) else 0.0
-
-    from rollout.admission import draws
-
-    first = next(draws(tasks(5), 0))[1]
+        return 60.0 if id.startswith(FIRST) else 0.0
 
     async def run():
-        async with await Store.open(tmp_path) as store:
-            chosen = settings(max_staleness=1, groups_per_step=1, groups_in_flight=2)
-            async with Driver(tasks(5), store, Simulation(seconds), chosen, seed=0, policy_version=0) as driver:
-                version = 0
-                async for group in driver.groups():
-                    assert group.id != first
-                    version += 1
-                    driver.trained([group.id])
-                    await driver.published(version)
-                    if version == 6:
-                        break
-                assert driver.tally.dropped == {"stale": 1}
-                assert driver.position == Position(below=7)
+        chosen = settings(max_staleness=1, groups_per_step=1, groups_in_flight=2)
+        async with driving(tmp_path, Simulation(seconds), chosen, count=5) as driver:
+            version = 0
+            async for group in driver.groups():
+                assert group.id != FIRST
+                version += 1
+                driver.trained([group.id])
+                await driver.published(version)
+                if version == 6:
+                    break
+            assert driver.tally.dropped == {"stale": 1}
+            assert driver.position == Position(below=7)
 
     play(run())
 
 
 def test_a_disk_that_is_full_ends_the_run_with_the_error(tmp_path, monkeypatch):
     async def run():
-        async with await Store.open(tmp_path) as store:
-            async with Driver(tasks(3), store, Simulation(), settings(), seed=0, policy_version=0) as driver:
-                append, calls = store._writer.append, 0
+        async with driving(tmp_path, Simulation()) as driver:
+            writer, calls = driver._store._writer, 0
+            append = writer.append
 
-                def full(lines):
-                    nonlocal calls
-                    calls += 1
-                    if calls > 5:
-                        raise OSError(28, "No space left on device")
-                    return append(lines)
+            def full(lines):
+                nonlocal calls
+                calls += 1
+                if calls > 5:
+                    raise OSError(28, "No space left on device")
+                return append(lines)
 
-                monkeypatch.setattr(store._writer, "append", full)
-                await everything(driver)
+            monkeypatch.setattr(writer, "append", full)
+            await everything(driver)
 
     with pytest.raises(OSError, match="No space left"):
         play(run(), 5)
