@@ -85,10 +85,16 @@ def continuation(
 def parse(text: str) -> Reply:
     """A completion without its stop token. After a tool's answer the prompt has opened the thought channel already."""
     before, ended, _ = text.partition(CHANNEL_END)
-    if ended and CHANNEL not in before:
+    if ended and CHANNEL not in before and not gemma_calls.ends_inside(before):
         text = CHANNEL + text
-    thoughts = [thought.strip() for thought in _THOUGHT.findall(text)]
-    outside, calls, error = gemma_calls.decode(_THOUGHT.sub("", text))
+    thoughts = []
+    while thought := _THOUGHT.match(text):
+        thoughts.append(thought[1].strip())
+        text = text[thought.end() :]
+    # Later thoughts count up to the first call; an argument may hold anything.
+    head, call, tail = text.partition(gemma_calls.OPEN)
+    thoughts += [thought.strip() for thought in _THOUGHT.findall(head)]
+    outside, calls, error = gemma_calls.decode(_THOUGHT.sub("", head) + call + tail)
     return Reply(outside.strip(), "\n".join(thoughts), calls, error)
 
 

@@ -19,6 +19,7 @@ FORM = '<|tool_call>call:NAME{ARGUMENT:<|"|>TEXT<|"|>,ARGUMENT:NUMBER}<tool_call
 
 _START = re.compile(r"<\|tool_call>\s*")
 _HEAD = re.compile(rf"call:\s*({NAME})\s*\{{")
+_OPENED = re.compile(_START.pattern + _HEAD.pattern)
 _KEY = re.compile(rf'\s*(?:<\|"\|>|")?({NAME})(?:<\|"\|>|")?\s*:\s*')
 # A string ends at the first quote that the next argument or the end of the call follows.
 _STRING = re.compile(rf'<\|"\|>(.*?)<\|"\|>(?=\s*(?:\}}|,\s*(?:<\|"\|>|")?{NAME}(?:<\|"\|>|")?\s*:))', re.DOTALL)
@@ -49,6 +50,11 @@ def decode(text: str) -> tuple[str, tuple[Call, ...], str]:
             return "".join(outside), (), f"the tool call is malformed: {malformed}. Write:\n{FORM}"
         calls.append(call)
     return "".join([*outside, text[at:]]), tuple(calls), ""
+
+
+def ends_inside(text: str) -> bool:
+    """Is the end of the text inside of a call: in an argument, say?"""
+    return bool(_OPENED.search(text, text.rfind(CLOSE) + 1))
 
 
 def _native(call: Call) -> Pieces:

@@ -99,7 +99,7 @@ def continuation(
 def parse(text: str) -> Reply:
     """A completion without its stop token. A call inside thinking that never ended counts: models leak them there."""
     thinking, ended, body = text.partition(THOUGHT)
-    if not ended:
+    if not ended or qwen_calls.ends_inside(thinking):  # an argument may hold </think>
         thinking, body = "", text
     outside, calls, error = qwen_calls.decode(body)
     return Reply(outside.strip(), thinking.removeprefix(THINK).strip(), calls, error)

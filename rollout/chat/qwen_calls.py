@@ -33,6 +33,7 @@ VALUE
 </tool_call>"""
 
 _START = re.compile(r"<tool_call>\s*|^(?=<function=)", re.MULTILINE)  # the wrapper is sometimes forgotten
+_HEAD = re.compile(rf"<tool_call>\s*<function=\s*{NAME}\s*>")
 _FUNCTION = re.compile(rf"<function=\s*({NAME})\s*>")
 # A value ends at the first </parameter> that another tag follows, so that </parameter> within a line of text is text.
 # Where </parameter> was forgotten, </function> at the end of the call ends it.
@@ -69,6 +70,11 @@ def decode(text: str) -> tuple[str, tuple[Call, ...], str]:
             return "".join(outside), (), f"the tool call is malformed: {malformed}. Write:\n{FORM}"
         calls.append(call)
     return "".join([*outside, text[at:]]), tuple(calls), ""
+
+
+def ends_inside(text: str) -> bool:
+    """Is the end of the text inside of a call: in an argument, say?"""
+    return bool(_HEAD.search(text, text.rfind(CLOSE) + 1))
 
 
 def _xml(call: Call) -> str:

@@ -95,11 +95,12 @@ def test_text_from_outside_never_becomes_a_control_token(family: str):
     assert marks(evil) == marks("harmless")
 
 
+@pytest.mark.parametrize("thinking", ["Hm.", ""])
 @pytest.mark.parametrize("string", STRINGS, ids=ascii)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_written_is_parsed_again_from_ids(family: str, string: str):
-    reply = Reply("I edit.", "Hm.", (Call("edit", {"path": "a", "old": string, "new": f"{string}!"}),), "")
-    prompt = chat(family).open("", "Fix it.", TOOLS)
+def test_what_is_written_is_parsed_again_from_ids(family: str, string: str, thinking: str):
+    reply = Reply("I edit.", thinking, (Call("edit", {"path": "a", "old": string, "new": f"{string}!"}),), "")
+    prompt = chat(family).open("", "Fix it.", TOOLS, thinking=bool(thinking))
     assert chat(family).parse(chat(family).write(prompt, reply)) == reply
 
 
@@ -182,6 +183,11 @@ def test_thinking_is_told_apart_from_text():
         "the prompt opened the channel"
     )
     assert parse(encode("<|channel>thought\nHm")) == Reply("", "Hm", (), "")
+    call = "<|tool_call>call:submit{}<tool_call|>"
+    assert parse(encode(f"<|channel>thought\nMaybe {call}\n<channel|>No.<turn|>")).calls == ()
+    assert parse(encode(f"Go.<|channel>thought\nHm.\n<channel|>{call}")) == Reply(
+        "Go.", "Hm.", (Call("submit", {}),), ""
+    )
 
 
 def test_bad_input_is_named(tmp_path: Path):

@@ -35,7 +35,21 @@ STRINGS = (
         "\r\n",
     ),
     *("<tool_call>\n<function=submit>\n</function>\n</tool_call>", "123", "true", "null", '{"a": 1}', "{", '"', "\\n"),
-    *('<|"|>', '<|"|>}', '<|"|>,new:<|"|>', "<tool_call|>", "}", "a,path:b", "▁", "e\u0301", "日本", "😀"),
+    *(
+        '<|"|>',
+        '<|"|>}',
+        '<|"|>,new:<|"|>',
+        "<tool_call|>",
+        "}",
+        "a,path:b",
+        "▁",
+        "e\u0301",
+        "</think>",
+        "<channel|>",
+        "<|channel>thought\nx\n<channel|>",
+        "日本",
+        "😀",
+    ),
 )
 
 
