@@ -82,12 +82,12 @@ def test_random_episodes_lose_and_change_nothing():
 def test_routed_experts_are_those_of_the_turn_that_wrote_the_token():
     """Rows: tokens read. Turn 1 read [1 2 3] to write 3 4; turn 2 read all again, and counts from token 4 on."""
     first = np.full((3, 2), 10, "<i4")
-    second = np.full((5, 2), 20, "<i4")
+    second = np.repeat(np.arange(20, 25, dtype="<i4")[:, None], 2, axis=1)
     turns = [turn([1, 2], [3, 4], experts=first.tobytes()), turn([1, 2, 3, 4, 5], [6], experts=second.tobytes())]
     (found,) = sequences(turns)
-    assert found.routed_experts.tolist() == [[10, 10]] * 3 + [[20, 20]] * 2 + [[-1, -1]]
+    assert found.routed_experts.tolist() == [[10, 10]] * 3 + [[23, 23], [24, 24], [-1, -1]]
     (found,) = sequences([turn([1, 2], [3, 4]), turns[1]])
-    assert found.routed_experts[:, 0].tolist() == [-1, -1, -1, 20, 20, -1]
+    assert found.routed_experts[:, 0].tolist() == [-1, -1, -1, 23, 24, -1]
     narrow = turn([1, 2, 3, 4, 5], [6], experts=second[:, :1].tobytes())
     with pytest.raises(RolloutError, match="turn 1: routed_experts are 1 wide, in a turn before 2"):
         sequences([turns[0], narrow])

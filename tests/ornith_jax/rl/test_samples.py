@@ -47,6 +47,14 @@ def test_the_scaffold_of_a_flagged_first_child_still_trains():
     assert [s.advantage for s in samples] == [1.0, -1.0]
 
 
+def test_an_infra_child_without_its_turns_takes_nothing_from_the_scaffold():
+    """The engine died while it proposed; its sibling's copy of the scaffold is the one that trains."""
+    whole = group([["infra", "passed"], ["failed", "failed"]])
+    dead = replace(whole.trajectories[0], turns=())
+    samples, _ = make_samples([replace(whole, trajectories=(dead, *whole.trajectories[1:]))], EXPERIMENT, 0)
+    assert [s.token_ids[s.loss_mask].tolist() for s in samples] == [[2, 20], [2, 21]]
+
+
 def test_a_bad_scaffold_trains_its_own_tokens_down():
     samples, counts = make_samples([group([["bad_scaffold"], ["passed", "passed"]])], EXPERIMENT, 0)
     assert [(s.token_ids.tolist(), s.advantage) for s in samples] == [([1, 10, 2, 20], -1.0), ([1, 11, 2, 21], 1.0)]
