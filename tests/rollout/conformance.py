@@ -113,9 +113,9 @@ class Conformance:
     def test_a_stop_token_ends_it_and_is_its_last_id(self, service: Service):
         prompt = service.lab.prompt(12, seed=4)
         whole = service.run(service.ask(prompt, SAMPLED))
-        stop = whole.token_ids[9]
-        first = whole.token_ids.index(stop)
-        got = service.run(service.ask(prompt, replace(SAMPLED, stop_token_ids=(0, stop))))
+        stops = (0, whole.token_ids[9])
+        first = next(i for i, token in enumerate(whole.token_ids) if token in stops)
+        got = service.run(service.ask(prompt, replace(SAMPLED, stop_token_ids=stops)))
         assert got.finish is Finish.STOP
         assert got.token_ids == whole.token_ids[: first + 1]
         assert len(got.behavior_logprobs) == first + 1
