@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SGLANG := .sglang
 
 .PHONY: quickstart sandbox test check clean
 .DELETE_ON_ERROR:
@@ -15,7 +16,7 @@ sandbox: $(VENV)/.core
 	$(BIN)/python -m envs.sandbox.cli sandbox install
 	$(BIN)/python -m envs.sandbox.cli sandbox build
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(SGLANG)/.ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
@@ -35,5 +36,13 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.core
 
+# A real SGLang server for the tests, on the CPU, in an environment of its own: about three minutes, once.
+$(SGLANG)/.ready: tests/sglang_cpu/requirements.txt $(wildcard tests/sglang_cpu/plugin/sglang_cpu_torch/*.py)
+	@$(PYTHON) -m venv $(SGLANG)
+	$(SGLANG)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/sglang_cpu/requirements.txt
+	$(SGLANG)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  torchvision==0.28.0 compressed-tensors==0.18.0 sglang==0.5.23 ./tests/sglang_cpu/plugin
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build runs *.egg-info
+	rm -rf $(VENV) $(SGLANG) build runs *.egg-info
