@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from envs.errors import SandboxError, TaskError, classify
 from envs.guard.filter import filter
-from envs.guard.monitor import monitor
 from envs.types import Episode, Outcome, Task, Verdict
 from rollout.agent.attempt import Attempt
 from rollout.agent.ended import Ended
@@ -62,10 +61,11 @@ def _trajectory(
 
 
 async def _verdict(world: World, stop: StopReason, episodes: list[Episode]) -> Verdict:
-    """The filter's word on the last workspace; only work that was handed in is graded. Violations of all count."""
+    """The filter's word on the last workspace; only work that was handed in is graded. A violation in any counts."""
     for earlier in episodes[:-1]:
-        if findings := monitor(earlier):
-            return Verdict(outcome=Outcome.FLAGGED, findings=findings)
+        verdict = await filter(earlier, grade=_not_handed_in, judge=None)
+        if verdict.outcome is not Outcome.FAILED:
+            return verdict
     grade = world.grade if stop is StopReason.SUBMITTED else _not_handed_in
     return await filter(episodes[-1], grade=grade, judge=world.judge)
 

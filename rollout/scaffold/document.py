@@ -87,9 +87,9 @@ class Orchestration:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaffold:
     instructions: str = text(4000, "strategy and decomposition; the solver reads it first")
-    memory: Memory = part(Memory, "what is kept of results and notes")
-    error_handling: ErrorHandling = part(ErrorHandling, "what happens on errors")
-    orchestration: Orchestration = part(Orchestration, "phases, checks, attempts", required=True)
+    memory: Memory = part(Memory)
+    error_handling: ErrorHandling = part(ErrorHandling)
+    orchestration: Orchestration = part(Orchestration, required=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,8 @@ def names(limit: int, says: str, **default: Any) -> Any:
     return _field(partial(_names, limit), "list of names", says, default)
 
 
-def part(kind: type, says: str, *, required: bool = False) -> Any:
-    """An object; left out, it is all defaults."""
+def part(kind: type, says: str = "", *, required: bool = False) -> Any:
+    """An object; left out, it is all defaults. Without words of its own, only its fields are told."""
     return _field(partial(read, kind), "object", says, {} if required else {"default_factory": kind}, kind)
 
 
@@ -80,7 +80,8 @@ def _describe(kind: Any, path: str, told: dict[type, str]) -> Iterator[str]:
         here = _join(path, field.name)
         inner = field.metadata["inner"]
         form = f"object like {told[inner]}" if inner in told else field.metadata["form"]
-        yield f"{here}: {form}. {field.metadata['says']}."
+        if field.metadata["says"]:
+            yield f"{here}: {form}. {field.metadata['says']}."
         if inner and inner not in told:
             told[inner] = here
             yield from _describe(inner, f"{here}[]" if form.startswith("list") else here, told)

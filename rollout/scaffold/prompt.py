@@ -32,7 +32,7 @@ def proposal_prompt(task: Task, bounds: Bounds, previous: Entry | None) -> tuple
         f"Task, of the category {task.category}:\n{task.prompt}",
         f"Tools: {', '.join(bounds.tools)}. Turns in all: {bounds.max_turns}. One command: {bounds.command_s} seconds.",
         f"Files in {task.workdir}:\n{_tree(task)}",
-        _before(previous),
+        _before(previous, task),
         "Write the scaffold for this task.",
     ]
     return SYSTEM.format(fields=fields, limit=DOCUMENT_CHARS, example=example), "\n\n".join(parts)
@@ -43,11 +43,12 @@ def retry_prompt(error: str) -> str:
     return f"This is not a valid scaffold: {error}\nWrite the whole document again."
 
 
-def _before(previous: Entry | None) -> str:
+def _before(previous: Entry | None, task: Task) -> str:
     if previous is None:
         return "There is no earlier scaffold for it."
+    used_for = "it" if previous.task_id == task.id else "another task of this category"
     return (
-        f"The scaffold used for it before:\n{previous.document}\n{record(previous)}\n"
+        f"The scaffold used for {used_for} before:\n{previous.document}\n{record(previous)}\n"
         "Keep what helped, change what did not."
     )
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from theatre import CHAT, EXPERT, PATH, READ, SUBMIT, TASK, Counting, document, make_world, play, says
 
+from envs.guard.judge import Judgement
 from envs.guard.rules import scaffold as scaffold_rules
 from envs.sandbox.open import open_sandbox
 from envs.tools import Call
-from envs.types import Outcome
+from envs.types import Finding, Layer, Outcome
 from rollout.agent.propose import propose
 from rollout.agent.solve import solve
 from rollout.agent.two_stage import TwoStage
@@ -24,7 +25,9 @@ from rollout.scripted import Say, token_logprob
 from rollout.sequence import sequences
 from rollout.settings import RolloutSettings
 from rollout.types import Arm, Stage, StopReason
+from tests.rollout.tokenizers import FAMILIES, chat
 
+NOTES = {"memory.notes_chars": 80, "memory.notes_every": 3}
 BOUNDS = bounds_of(TASK, RolloutSettings())
 
 
@@ -52,13 +55,19 @@ def test_an_expert_under_its_own_scaffold_passes_and_both_stages_are_recorded():
     np.testing.assert_allclose(solution.behavior_logprobs, np.where(solution.loss_mask, claimed, 0), rtol=1e-6)
 
 
-def test_the_prompt_of_every_turn_begins_with_all_ids_before_it():
-    turns = play(document(), [READ], "no call", [READ, READ], [SUBMIT]).trajectory.turns
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_prompt_of_every_turn_begins_with_all_ids_before_it(family: str):
+    talk = chat(family)
+    noted = Reply("NOTE: 5 € each", "first I look", (READ,), "")
+    turns = play(document(NOTES), noted, "no call", [READ, READ], [SUBMIT], talk=talk).trajectory.turns
     for before, after in itertools.pairwise(turns[1:]):
         whole = before.prompt_ids + before.completion.token_ids
         assert after.prompt_ids[: len(whole)] == whole
         assert not after.forked
     assert len(turns) == 5
+    said = talk.decode(turns[-1].prompt_ids)
+    assert said.count("Price of cards") == 3
+    assert said.index("no call") < said.index("The reply holds no tool call") < said.index("Your notes:\n- 5 € each")
 
 
 def test_the_proposal_sees_the_task_the_earlier_scaffold_and_its_record(tmp_path):
@@ -74,6 +83,9 @@ def test_the_proposal_sees_the_task_the_earlier_scaffold_and_its_record(tmp_path
     assert entry.document in prompt
     assert "mean reward 1.00: 1 passed" in prompt
     assert "no earlier scaffold" in first.prompts[0]
+    other = play(document(), [SUBMIT], previous=replace(entry, task_id="another"))
+    assert "The scaffold used for another task of this category before" in other.prompts[0]
+    assert other.trajectory.scaffold_parent == entry.id
     assert failed.trajectory.verdict.outcome is Outcome.FAILED
 
 
@@ -158,6 +170,30 @@ def test_a_tool_that_only_the_phase_leaves_out_is_no_violation_but_one_that_the_
     task = replace(TASK, tools=("read", "submit"))
     played = play(document(), [Call("shell", {"command": "ls"})], [SUBMIT], task=task)
     assert played.trajectory.verdict.findings[0].rule == "unsanctioned_tool"
+
+
+class FakeJudge:
+    """A FAKE: says "gaming" to everything, and keeps what it was shown."""
+
+    version = "fake"
+
+    def __init__(self) -> None:
+        self.shown: list = []
+
+    async def __call__(self, episode):
+        self.shown.append(episode)
+        return Judgement("gaming", (), Finding(layer=Layer.JUDGE, rule="gaming", evidence="a quote"))
+
+
+def test_the_judge_may_veto_and_sees_the_scaffold_as_it_was_written():
+    judge = FakeJudge()
+    vetoed = play(document({"instructions": "Mind\nthe gap."}), *EXPERT, judge=judge)
+    assert vetoed.trajectory.verdict.outcome is Outcome.VETOED
+    assert "Mind\nthe gap." in judge.shown[0].scaffold
+    assert "Mind\\nthe gap." in judge.shown[0].scaffold  # the reply itself, with JSON's escapes
+    assert [action.tool for action in judge.shown[0].actions] == [call.name for [call] in EXPERT]
+    play(document(), [SUBMIT], judge=judge)
+    assert len(judge.shown) == 1  # it is not asked about work that failed
 
 
 def test_green_tests_before_the_handing_in_are_not_run_twice():

@@ -19,7 +19,7 @@ from rollout.types import Proposal, Stage, Trajectory
 from tests.rollout.tokenizers import chat
 
 TASK = fledgling.make("spec", 3)
-CHAT = chat("qwen3_5")
+CHAT = chat("qwen3_5")  # and `play(..., talk=chat("gemma4"))`
 PATH = "app/card.py"
 BREAK = Call("shell", {"command": f"echo 'raise ValueError' > {PATH}"})
 READ = Call("read", {"path": PATH})
@@ -83,13 +83,13 @@ def document(changes: dict | None = None) -> dict:
     return made
 
 
-def make_world(script, *, opener=open_sandbox, version=0, **settings) -> World:
+def make_world(script, *, opener=open_sandbox, version=0, talk=CHAT, judge=None, **settings) -> World:
     return World(
-        engine=ScriptedEngine(CHAT, script, policy_version=version),
-        chat=CHAT,
+        engine=ScriptedEngine(talk, script, policy_version=version),
+        chat=talk,
         open_sandbox=opener,
         grade=grader(open_sandbox),
-        judge=None,
+        judge=judge,
         settings=RolloutSettings(**settings),
         seed=7,
     )
@@ -106,7 +106,7 @@ def play(scaffold, *turns, task=TASK, previous=None, opener=open_sandbox, **sett
         return proposal, await solve(world, task, proposal, solution_index=1)
 
     proposal, trajectory = asyncio.run(asyncio.wait_for(both(), 120))
-    return Played(proposal, trajectory, [CHAT.decode(ids) for ids in world.engine.prompts], counted.opened)
+    return Played(proposal, trajectory, [world.chat.decode(ids) for ids in world.engine.prompts], counted.opened)
 
 
 class Counting:
