@@ -102,7 +102,7 @@ class _Run:
             proposal = self._proposals.get(index) or self._no_proposal(index, StopReason.CANCELLED, "straggler")
             for number in range(self._members(proposal)):
                 if f"{proposal.id}/{number}" not in self.found:
-                    await self._keep(proposal, number, unsolved(proposal, number, StopReason.CANCELLED, "straggler"))
+                    await self._keep(proposal, number, failed(proposal, number, StopReason.CANCELLED, "straggler"))
 
     def _members(self, proposal: Proposal) -> int:
         """A proposal that ended without a scaffold is one record; the others have K solutions."""
@@ -133,11 +133,11 @@ class _Run:
             return
         try:
             if proposal.stop is not None and proposal.stop.is_ours:
-                trajectory = unsolved(proposal, number, proposal.stop, proposal.cause)
+                trajectory = failed(proposal, number, proposal.stop, proposal.cause)
             else:
                 trajectory = await self._episodes.solve(self._task, proposal, number)
         except Exception as error:
-            trajectory = unsolved(proposal, number, stop_of(error), cause_of(error))
+            trajectory = failed(proposal, number, stop_of(error), cause_of(error))
         await self._keep(proposal, number, trajectory)
 
     async def _keep(self, proposal: Proposal, number: int, trajectory: Trajectory) -> None:
@@ -162,9 +162,8 @@ class _Run:
         )
 
 
-def unsolved(proposal: Proposal, number: int, stop: StopReason, cause: str) -> Trajectory:
-    """The record of an episode without a solution: no valid scaffold (a failure), or a failure of ours (infra)."""
-    outcome = Outcome.INFRA if stop.is_ours else Outcome.FAILED
+def failed(proposal: Proposal, number: int, stop: StopReason, cause: str) -> Trajectory:
+    """The record of an episode that our side did not bring to an end."""
     return Trajectory(
         id=f"{proposal.id}/{number}",
         group_id=proposal.group_id,
@@ -178,7 +177,7 @@ def unsolved(proposal: Proposal, number: int, stop: StopReason, cause: str) -> T
         scaffold_parent=proposal.scaffold_parent,
         scaffold=proposal.scaffold,
         stop=stop,
-        verdict=Verdict(outcome=outcome, cause=cause if stop.is_ours else ""),
+        verdict=Verdict(outcome=Outcome.INFRA, cause=cause),
         messages=proposal.messages,
         admitted_version=proposal.admitted_version,
         metrics=proposal.metrics,
