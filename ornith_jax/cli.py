@@ -117,6 +117,12 @@ def _add_plan(verbs: Any) -> None:
     add_parser(verbs)
 
 
+def _add_rollout(verbs: Any) -> None:
+    from ornith_jax.verbs.rollout import add_parser
+
+    add_parser(verbs)
+
+
 PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_convert,
     _add_score,
@@ -127,6 +133,7 @@ PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_serve,
     _add_scaffold,
     _add_plan,
+    _add_rollout,
 )
 
 

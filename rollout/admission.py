@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from envs.types import Task
@@ -13,6 +14,8 @@ from rollout.engine import Health
 from rollout.errors import EngineError
 
 HEALTH_S = 10.0  # that the engine may take to say how it is
+POLL_S = 0.5  # between two questions
+SILENT_S = 900.0  # a server that is started again needs minutes
 log = logging.getLogger(__name__)
 
 
@@ -44,12 +47,24 @@ def draws(tasks: Sequence[Task], seed: int) -> Iterator[tuple[Task, str]]:
             yield task, f"{task.id}@{number}"
 
 
-async def engine_is_free(health: Callable[[], Awaitable[Health]]) -> bool:
-    """False while as many requests wait as can run, or the engine does not answer."""
-    try:
-        async with asyncio.timeout(HEALTH_S):
-            found = await health()
-    except (EngineError, TimeoutError) as error:
-        log.warning("no group is admitted while the engine does not answer: %s", error)
-        return False
-    return found.waiting < max(1, found.capacity)
+async def until_engine_is_free(health: Callable[[], Awaitable[Health]]) -> None:
+    """Wait while as many requests wait as can run, or the engine does not answer; `SILENT_S` at most for the latter.
+
+    Raises `EngineError` of an engine that has said nothing for so long.
+    """
+    silent_since: float | None = None
+    while True:
+        try:
+            async with asyncio.timeout(HEALTH_S):
+                found = await health()
+            silent_since = None
+            if found.waiting < max(1, found.capacity):
+                return
+        except (EngineError, TimeoutError) as error:
+            now = time.monotonic()
+            if silent_since is None:
+                silent_since = now
+                log.warning("no group is admitted while the engine does not answer: %s", error or "no answer")
+            if now - silent_since > SILENT_S:
+                raise EngineError("dead", f"no answer for {SILENT_S:.0f} s; last: {error or 'none in time'}") from error
+        await asyncio.sleep(POLL_S)

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 
 from envs.types import Task
-from rollout.admission import capacity, draws, engine_is_free
+from rollout.admission import capacity, draws, until_engine_is_free
 from rollout.bell import Bell
 from rollout.engine import Health
 from rollout.errors import RolloutError
@@ -167,8 +167,8 @@ class Driver:
                 raise RolloutError(f"all {len(benched)} tasks are benched: each broke again and again; see the causes")
             if task.id not in benched and group_id not in self._ledger.numbers:
                 await self._bell.until(self._has_room)
-                while self._health is not None and not await engine_is_free(self._health):
-                    await self._bell.heard()
+                if self._health is not None:
+                    await until_engine_is_free(self._health)
                 self._start(await self._let_in(task, group_id))
 
     async def _let_in(self, task: Task, group_id: str) -> Admission:

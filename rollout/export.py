@@ -11,18 +11,19 @@ import json
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rollout.errors import RolloutError
 from rollout.reward import scaffold_reward, solution_reward
+from rollout.store.reader import Source
 from rollout.types import Stage, Trajectory
 
 BATCH = 256  # rows of one parquet row group
 
 
-def rows(trajectories: Sequence[Trajectory], only: str = "") -> Iterator[dict[str, Any]]:
+def rows(trajectories: Source, only: str = "") -> Iterator[dict[str, Any]]:
     """Solutions in the order of the log, then scaffolds. With `only`, solutions of that outcome and no scaffolds."""
     children: dict[str, list[tuple[int, Trajectory]]] = defaultdict(list)
     for place in range(len(trajectories)):
@@ -68,7 +69,7 @@ def _conversations(messages: Iterable[Mapping[str, object]], stage: Stage) -> li
     return found
 
 
-def export(trajectories: Sequence[Trajectory], path: Path, *, only: str = "") -> int:
+def export(trajectories: Source, path: Path, *, only: str = "") -> int:
     """Write `path` (.jsonl or .parquet) whole or not at all; the number of rows.
 
     Args:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rollout.store.reader import Source
 from rollout.types import Trajectory, Turn
 
 TEXT_CHARS = 1500  # of one message, unless all is asked for
@@ -18,6 +19,15 @@ def show(trajectory: Trajectory, *, full: bool = False) -> str:
     for message in trajectory.messages:
         parts += [*_message(message, None if full else TEXT_CHARS), ""]
     return "\n".join(parts).rstrip()
+
+
+def lines(trajectories: Source) -> Iterator[str]:
+    """One line for each, in the order of the log."""
+    for place in range(len(trajectories)):
+        found = trajectories[place]
+        tokens = sum(len(turn.completion.token_ids) for turn in found.turns)
+        verdict = found.verdict.outcome.value + (f" ({found.verdict.cause})" if found.verdict.cause else "")
+        yield f"{found.id}  {verdict}, {found.stop.value}, {len(found.turns)} turns, {tokens} tokens"
 
 
 def versions(turn: Turn) -> str:

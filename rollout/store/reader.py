@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from rollout.errors import RolloutError
 from rollout.store.codec import from_json
 from rollout.store.index import Index, read_entry
 from rollout.types import Trajectory
+
+
+class Source(Protocol):
+    """Anything with trajectories by number: a log, or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Trajectory: ...
 
 
 class Trajectories:
@@ -32,3 +41,12 @@ class Trajectories:
     def __getitem__(self, place: int) -> Trajectory:
         entry = self._entries[place]
         return from_json(Trajectory, read_entry(self._folder, entry), f"trajectory {entry.id}")
+
+    def find(self, name: str) -> Trajectory:
+        """By id, or by a part that only one id has. Raises `RolloutError`."""
+        ids = [entry.id for entry in self._entries]
+        same = [place for place, id in enumerate(ids) if id == name] or [p for p, id in enumerate(ids) if name in id]
+        if len(same) == 1:
+            return self[same[0]]
+        some = ", ".join(ids[place] for place in same[:5]) or ", ".join(ids[:5]) or "none"
+        raise RolloutError(f"{self._folder}: {len(same)} trajectories have {name!r} in their id; there are {some}, ...")

@@ -1,0 +1,36 @@
+"""A script that solves the procedural suite: it shows a whole run at work where there is no model yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from envs.suites import fledgling
+from envs.types import Task
+from rollout.chat import qwen3_5
+from rollout.chat.types import Chat, Reply
+from rollout.errors import RolloutError
+from rollout.scaffold.defaults import default_scaffold
+from rollout.scaffold.document import bounds_of, canonical
+from rollout.scaffold.prompt import proposal_prompt
+from rollout.scripted import Say
+from rollout.settings import RolloutSettings
+
+
+def expert_script(chat: Chat, tasks: Sequence[Task], settings: RolloutSettings) -> Callable[[tuple[int, ...]], Say]:
+    """For `ScriptedEngine`, over a chat of Qwen3.5: the default scaffold, then the suite's expert call by call."""
+    by_prompt = sorted(tasks, key=lambda task: -len(task.prompt))
+    proposing = "You write scaffolds."
+    if tasks and not proposal_prompt(tasks[0], bounds_of(tasks[0], settings), None)[0].startswith(proposing):
+        raise AssertionError("the proposal's prompt begins otherwise now")
+
+    def say(prompt_ids: tuple[int, ...]) -> Say:
+        text = chat.decode(prompt_ids)
+        task = next((task for task in by_prompt if task.prompt in text), None)
+        if task is None:
+            raise RolloutError("the scripted expert was asked about a task that it does not know")
+        if proposing in text:
+            return Say(reply=Reply(canonical(default_scaffold(bounds_of(task, settings))), "", (), ""))
+        calls, done = fledgling.expert(task), text.count(str(qwen3_5.RESPONSE))
+        return Say(reply=Reply("", "", (calls[min(done, len(calls) - 1)],), ""))
+
+    return say
