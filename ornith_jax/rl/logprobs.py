@@ -1,6 +1,7 @@
 """Log-probabilities and entropy of tokens from hidden states, a block of the vocabulary at a time.
 
-    z = head h, with Gemma's cap tanh(z / cap); log p(v) = z_v - lse; lse = log sum_v exp z_v; H = lse - sum_v p_v z_v
+    z = head h, with Gemma's cap tanh(z / cap), then divided by the temperature
+    lse = log sum_v exp z_v; log p(v) = z_v - lse; H = lse - sum_v p_v z_v
 
 The full [B, T, V] logits never exist, neither here nor in the backward pass, which computes each block again from lse:
 
@@ -36,6 +37,7 @@ class Head(NamedTuple):
     softcap: float | None
     float32: bool
     blocks: int
+    temperature: float = 1.0
 
 
 def token_logprobs(
@@ -47,6 +49,7 @@ def token_logprobs(
     *,
     chunk_tokens: int = 1024,
     float32_head: bool = True,
+    temperature: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
     """(logprobs, entropy), both [B, T] float32; index t concerns token t given its segment before t.
 
@@ -59,13 +62,13 @@ def token_logprobs(
         float32_head: logits are summed and kept in float32. False: they are rounded to the dtype of the hidden states,
             as in `models.decoder.logits`. Either way the head is cast to that dtype, like every weight: an engine
             that serves bfloat16 holds the same numbers.
+        temperature: of the distribution. An unchanged policy has the ratio 1 only at the one it was sampled with.
     """
     head_VD = params["lm_head"] if "lm_head" in params else params["embed"]
     blocks = -(-token_ids.shape[1] // chunk_tokens)
     next_ids = jnp.pad(token_ids[:, 1:], ((0, 0), (0, 1)))
-    logprobs, entropy = next_token(
-        hidden_BTD, head_VD, next_ids, Head(cfg.final_softcap, float32_head, _divide(cfg.vocab_size, blocks))
-    )
+    head = Head(cfg.final_softcap, float32_head, _divide(cfg.vocab_size, blocks), temperature)
+    logprobs, entropy = next_token(hidden_BTD, head_VD, next_ids, head)
     follows = (segment_ids[:, 1:] == segment_ids[:, :-1]) & (segment_ids[:, 1:] > 0)
 
     def of_token(values: jax.Array) -> jax.Array:
@@ -125,7 +128,9 @@ def _backward(
             g + g_entropy * (logprobs_BTU + entropy[..., None])
         )
         if head.softcap is not None:
-            d_BTU = d_BTU * (1 - (logits_BTU / head.softcap) ** 2)
+            d_BTU = d_BTU * (1 - (logits_BTU * head.temperature / head.softcap) ** 2)
+        if head.temperature != 1:
+            d_BTU = d_BTU / head.temperature
         d_BTU = d_BTU.astype(hidden_BTD.dtype)
         d_hidden_BTD = d_hidden_BTD + _product("btu,ud->btd", d_BTU, block_UD, head)
         d_block_UD = _product("btu,btd->ud", d_BTU, hidden_BTD, head).astype(d_blocks_UJD.dtype)
@@ -149,6 +154,8 @@ def _logits(
         logits_BTU = logits_BTU.astype(hidden_BTD.dtype)
     if head.softcap is not None:
         logits_BTU = jnp.tanh(logits_BTU / head.softcap) * head.softcap
+    if head.temperature != 1:
+        logits_BTU = logits_BTU / head.temperature
     ids_11U = (jnp.arange(block_UD.shape[0]) * head.blocks + j)[None, None]
     return jnp.where(ids_11U < vocab_size, logits_BTU.astype(jnp.float32), LOWEST), ids_11U
 

@@ -35,12 +35,14 @@ def value_and_grads(function, hidden, head, next_ids, cotangents):
 
 
 @pytest.mark.parametrize(("V", "blocks"), [(64, 1), (64, 8), (61, 8), (5, 5)])
-@pytest.mark.parametrize("softcap", [None, 3.0])
-def test_blocks_equal_the_definition_in_value_and_gradient(V: int, blocks: int, softcap: float | None):
+@pytest.mark.parametrize(("softcap", "temperature"), [(None, 1.0), (3.0, 1.0), (None, 0.6), (3.0, 1.7)])
+def test_blocks_equal_the_definition_in_value_and_gradient(
+    V: int, blocks: int, softcap: float | None, temperature: float
+):
     """Also where the blocks do not divide the vocabulary, and for the gradients of entropy."""
-    inputs = draw(V)
-    found = value_and_grads(lambda h, w, i: next_token(h, w, i, Head(softcap, True, blocks)), *inputs)
-    wanted = value_and_grads(lambda h, w, i: reference.next_token(h, w, i, softcap), *inputs)
+    inputs, head = draw(V), Head(softcap, True, blocks, temperature)
+    found = value_and_grads(lambda h, w, i: next_token(h, w, i, head), *inputs)
+    wanted = value_and_grads(lambda h, w, i: reference.next_token(h, w, i, softcap, temperature), *inputs)
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
