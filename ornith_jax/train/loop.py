@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ornith_jax.checks import check_training
+from ornith_jax.checks import check_training, model_config
 from ornith_jax.convert import manifest
 from ornith_jax.errors import OrnithError
 from ornith_jax.experiment import Experiment
@@ -89,11 +89,13 @@ def train_sft(experiment: Experiment, data: Path, run_dir: Path) -> TrainState:
     mesh = mesh_of(experiment)
     with claim(run_dir, experiment):
         with Checkpoints(run_dir / "checkpoints", experiment.train.keep_checkpoints) as checkpoints:
-            cfg, state = first_state(experiment, mesh)
+            cfg = model_config(experiment.model)
             source = read_sequences(data, cfg, experiment.train.seq_len)
             batches = packed_batches(source, experiment.train, experiment.seed)
-            restored, done = checkpoints.restore(abstract_state(cfg, experiment, mesh)), 0
-            if restored is not None:
+            restored = checkpoints.restore(abstract_state(cfg, experiment, mesh))
+            if restored is None:
+                state, done = first_state(cfg, experiment, mesh), 0
+            else:
                 if restored.position["digest"] != source.digest:
                     raise OrnithError(f"{data}: {run_dir} was trained on another file; give that, or another --run")
                 state, done = restored.state, restored.batch

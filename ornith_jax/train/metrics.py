@@ -23,7 +23,7 @@ def append(path: Path, record: Mapping[str, float]) -> None:
 
 
 def read(path: Path) -> list[dict[str, float | None]]:
-    """All records; none when there is no file. Raises OrnithError for a line that is damaged, unless it is a torn last."""
+    """All records; none when there is no file. Raises OrnithError for a damaged line, unless it is a torn last."""
     if not path.exists():
         return []
     records = []

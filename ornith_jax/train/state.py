@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
-from ornith_jax.checks import model_config
 from ornith_jax.config import ModelConfig
 from ornith_jax.convert.load import load
 from ornith_jax.experiment import Experiment
@@ -62,15 +61,14 @@ def init_state(cfg: ModelConfig, experiment: Experiment, mesh: Mesh) -> TrainSta
     return start(jax.random.key(experiment.seed))
 
 
-def first_state(experiment: Experiment, mesh: Mesh) -> tuple[ModelConfig, TrainState]:
+def first_state(cfg: ModelConfig, experiment: Experiment, mesh: Mesh) -> TrainState:
     """Where a run begins: the weights of the folder `experiment.model`, or random ones of a published shape."""
     path = Path(experiment.model)
     if not path.exists():
-        cfg = model_config(experiment.model)
-        return cfg, init_state(cfg, experiment, mesh)
-    cfg, params = load(path, dtype=experiment.train.param_dtype, mesh=mesh)
+        return init_state(cfg, experiment, mesh)
+    _, params = load(path, dtype=experiment.train.param_dtype, mesh=mesh)
     places = state_shardings(abstract_state(cfg, experiment, mesh))
-    return cfg, jax.jit(lambda params: _fresh(cfg, experiment, params), out_shardings=places)(params)
+    return jax.jit(lambda params: _fresh(cfg, experiment, params), out_shardings=places)(params)
 
 
 def state_shardings(state: TrainState) -> TrainState:

@@ -50,7 +50,7 @@ def make_step(
 
     def step(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
         value, sums, load_LE, grads = gradients(state.params, state.step, batches)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         params32 = jax.tree.map(lambda p: p.astype(jnp.float32), state.params)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with floats
@@ -64,7 +64,7 @@ def make_step(
             "step": state_after.step,
             "optim/skipped": state_after.skipped,
             "optim/grad_norm": norm,
-            "optim/param_norm": optax.global_norm(state_after.params),
+            "optim/param_norm": optax.tree.norm(state_after.params),
             "optim/learning_rate": schedule(experiment.optim)(state.step),
         }
         return state_after, metrics | _load_metrics(load_LE)
