@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ornith_jax.train.rundir import claim
 from ornith_jax.train.state import TrainState, abstract_state, first_state, mesh_of
 from ornith_jax.train.step import Metrics, make_step, put_batches
 from rollout.published import version_folder
+from rollout.settings import SamplingSettings
 
 SIDE_FILES = ("tokenizer*", "chat_template*", "special_tokens*", "added_tokens*", "generation_config.json", "*.model")
 """What engines need beside the weights, carried from the model's folder into the published one."""
@@ -80,6 +82,7 @@ def train(
 def train_sft(experiment: Experiment, data: Path, run_dir: Path) -> TrainState:
     """Supervised training on the sequences of a file (`data.read_sequences`), resumed if the run directory has a past.
 
+    The likelihood is at temperature 1, whatever the experiment samples with.
     The last weights are published as a version of `run_dir/weights`, a folder that every engine and Hugging Face load.
 
     Raises:
@@ -103,7 +106,7 @@ def train_sft(experiment: Experiment, data: Path, run_dir: Path) -> TrainState:
                 print(f"{run_dir}: going on after batch {done}", file=sys.stderr)
             metrics.rewind(run_dir / metrics.FILE, done)
             state = train(
-                make_step(cfg, experiment, mesh, likelihood_loss),
+                make_step(cfg, replace(experiment, sampling=SamplingSettings()), mesh, likelihood_loss),
                 state,
                 batches,
                 experiment=experiment,

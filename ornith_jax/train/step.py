@@ -84,6 +84,7 @@ def make_gradients(
     """`gradients(params, policy_version, batches) -> (loss, sums, load [L, E] or None, gradients)`; not jitted.
 
     Gradients are float32 and sharded as their parameters; those of parameters that do not move are zero.
+    Log-probabilities are those at the temperature that the experiment samples with.
     """
     places = shardings(table(cfg), mesh)
     value = _make_value(cfg, experiment, mesh, loss)
@@ -140,6 +141,7 @@ def _make_value(cfg: ModelConfig, experiment: Experiment, mesh: Mesh, loss: Loss
             batch.segment_ids,
             chunk_tokens=settings.chunk_tokens,
             float32_head=settings.float32_head,
+            temperature=experiment.sampling.temperature,
         )
         total, sums = loss(logprobs, entropy, batch, policy_version, settings, denominator)
         return total, (sums, load_LE)

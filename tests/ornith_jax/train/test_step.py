@@ -1,7 +1,7 @@
 """The train step: micro-batches, the denominator, what is skipped, what stands still, one mesh against one device."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ def frozen_step():
     """An update of the small mixture of experts in two micro-batches, with a frozen router and a strong decay."""
     e = experiment(accumulation=2, rows=4)
     e = replace(e, loss=replace(e.loss, router="frozen"), optim=replace(e.optim, weight_decay=0.5, eps=1e-3))
+    e = replace(e, sampling=replace(e.sampling, temperature=0.7))
     return e, make_step(MOE, e, one_device(e))
 
 
@@ -125,6 +126,24 @@ def test_a_frozen_router_gets_neither_gradient_nor_decay_and_all_else_moves():
     readable = policy_metrics(jax.device_get(found["sums"]))
     assert readable["tokens"] == batches(MOE, 2).loss_mask.sum()
     assert readable["staleness/0"] == 1
+
+
+def test_an_unchanged_policy_has_the_ratio_one_at_the_temperature_it_was_sampled_with():
+    e, step = frozen_step()
+    state, data = fresh(e), batches(MOE, 2)
+    rows = {name: jnp.asarray(getattr(data, name).reshape(ROWS, LENGTH)) for name in ("token_ids", "segment_ids")}
+    hidden = jax.jit(partial(decoder.forward, cfg=MOE))(
+        state.params, token_ids_BT=rows["token_ids"], segment_ids_BT=rows["segment_ids"]
+    )
+    logprobs = jax.nn.log_softmax(decoder.logits(state.params, MOE, hidden) / 0.7)
+    behavior = np.zeros((ROWS, LENGTH), np.float32)
+    behavior[:, 1:] = jnp.take_along_axis(logprobs[:, :-1], rows["token_ids"][:, 1:, None], axis=-1)[..., 0]
+    data = data.replace(behavior_logprobs=behavior.reshape(data.token_ids.shape))
+    _, found = step(state, put_batches(data, one_device(e)))
+    readable = policy_metrics(jax.device_get(found["sums"]))
+    assert readable["ratio/mean"] == pytest.approx(1, abs=1e-6)
+    assert readable["ratio/max"] == pytest.approx(1, abs=1e-5)
+    assert readable["kl/engine_fresh"] < 1e-10
 
 
 def test_a_mesh_of_eight_devices_makes_the_step_of_one_and_keeps_every_shard():
