@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ from ornith_jax.params import ParamSpec, Table, is_spec
 MESH_AXES = ("data", "fsdp", "expert", "tensor", "context")
 BATCH_AXES = ("data", "fsdp", "expert")
 """The axes that split the rows of a batch. For the layers without experts, `expert` is one more of them."""
+HEAD_AXES = ("tensor", "context")
+"""The axes that split the heads of a mixer that needs T whole."""
 
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
@@ -65,6 +68,16 @@ def check_batch(mesh: Mesh, rows: int, length: int) -> None:
         raise OrnithError(f"batch: {rows} rows are not divisible by {' x '.join(BATCH_AXES)} = {shares} of the mesh")
     if length % mesh.shape["context"]:
         raise OrnithError(f"batch: {length} tokens are not divisible by mesh axis 'context' of {mesh.shape['context']}")
+
+
+def use_mesh(mesh: Mesh | None) -> AbstractContextManager[Any]:
+    """Tells `merges_rows` of the mesh, for code that sees no `Context`. Changes how things are computed, never what."""
+    return nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def merges_rows() -> bool:
+    """Whether [B, T, ...] may become [B * T, ...]: not when T is split, or XLA would gather all of T first."""
+    return jax.sharding.get_abstract_mesh().shape.get("context", 1) == 1
 
 
 def constrain(x: jax.Array, mesh: Mesh | None, spec: PartitionSpec) -> jax.Array:

@@ -23,7 +23,7 @@ from ornith_jax.nn.gated_delta import init_gated_delta_cache
 from ornith_jax.nn.moe import freeze_router
 from ornith_jax.nn.norm import rms_norm
 from ornith_jax.params import Params, ParamSpec, Table, stack
-from ornith_jax.sharding import batch_spec, check_batch, constrain
+from ornith_jax.sharding import batch_spec, check_batch, constrain, shardings, use_mesh
 
 REMAT: dict[str, Callable[..., bool] | None] = {
     "full": None,  # keep only the input of each layer
@@ -107,6 +107,7 @@ def forward_with_load(
     """
     if mesh is not None:
         check_batch(mesh, *token_ids_BT.shape)
+        params = jax.lax.with_sharding_constraint(params, shardings(table(cfg), mesh))  # and so are the gradients
     if segment_ids_BT is None:
         segment_ids_BT = jnp.ones_like(token_ids_BT)
     if router == "frozen":
@@ -116,7 +117,8 @@ def forward_with_load(
     elif routed_experts is None:
         raise OrnithError("router 'replayed' needs routed_experts, the experts that the engine used")
     ctx = full_context(segment_ids_BT, positions_BT, mesh)
-    hidden_BTD, _, load_LE = _run(params, cfg, token_ids_BT, ctx, None, dtype, remat, routed_experts)
+    with use_mesh(mesh):
+        hidden_BTD, _, load_LE = _run(params, cfg, token_ids_BT, ctx, None, dtype, remat, routed_experts)
     return hidden_BTD, load_LE
 
 
@@ -180,7 +182,7 @@ def _run(
     """(hidden [B, T, D], the new cache, the load of the experts [L, E])."""
     family = FAMILIES[cfg.family]
     dtype = jnp.dtype(dtype or cfg.dtype)
-    x_BTD = embed(params["embed"], token_ids_BT, dtype, cfg.padding_id)
+    x_BTD = embed(params["embed"], token_ids_BT, dtype, cfg.padding_id, ctx.mesh)
     if family.SCALED_EMBEDDING:
         x_BTD = x_BTD * jnp.asarray(cfg.embed_dim**0.5, dtype)  # the factor itself rounds to the dtype
 

@@ -16,7 +16,7 @@ from ornith_jax.nn.context import Context
 from ornith_jax.nn.experts import experts_specs
 from ornith_jax.nn.linear import project
 from ornith_jax.nn.mlp import gelu_tanh, mlp, mlp_specs
-from ornith_jax.nn.moe import expert_load, routed_experts, top_k
+from ornith_jax.nn.moe import expert_load, route, routed_experts
 from ornith_jax.nn.norm import rms_norm
 from ornith_jax.params import Params, ParamSpec, Table
 
@@ -74,7 +74,7 @@ def _moe(params: Params, x_BTD: jax.Array, ctx: Context, cfg: MoEConfig, eps: fl
     dtype = x_BTD.dtype
     scale_D = params["router_scale"].astype(dtype) * jnp.asarray(x_BTD.shape[-1] ** -0.5, dtype)
     logits_BTE = project(rms_norm(x_BTD, None, eps) * scale_D[None, None], params["router"])
-    weights_BTX, experts_BTX = top_k(logits_BTE, cfg.experts_per_token, ctx.routed_BTX)
+    weights_BTX, experts_BTX = route(logits_BTE, cfg, ctx)
     weights_BTX = weights_BTX * params["expert_scale"].astype(jnp.float32)[experts_BTX]
     h_BTD = rms_norm(x_BTD, params["pre_norm"], eps)
     h_BTD = routed_experts(params["experts"], h_BTD, weights_BTX, experts_BTX, gelu_tanh, ctx.mesh)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
+
+from ornith_jax.sharding import BATCH_AXES, constrain
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +38,7 @@ class Context:
 def full_context(segment_ids_BT: jax.Array, positions_BT: jax.Array | None = None, mesh: Mesh | None = None) -> Context:
     """Context of whole sequences. Segment ids: 0 is padding, equal neighbours belong together."""
     B, T = segment_ids_BT.shape
+    segment_ids_BT = constrain(segment_ids_BT, mesh, PartitionSpec(BATCH_AXES))  # all of T: running maxima follow
     index_T = jnp.arange(T, dtype=jnp.int32)[None, :]
     valid_BT = segment_ids_BT > 0
     last_valid_BT = jax.lax.cummax(jnp.where(valid_BT, index_T, -1), axis=1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
 from ornith_jax.nn.linear import project
 from ornith_jax.params import Params, ParamSpec, Table
+from ornith_jax.sharding import RULES, batch_spec, constrain
 
 
 def embed_specs(vocab_size: int, embed_dim: int, init_std: float, *, tied: bool) -> Table:
@@ -16,13 +18,23 @@ def embed_specs(vocab_size: int, embed_dim: int, init_std: float, *, tied: bool)
 
 
 def embed(
-    table_VD: jax.Array, token_ids_BT: jax.Array, dtype: jax.typing.DTypeLike, padding_id: int | None
+    table_VD: jax.Array,
+    token_ids_BT: jax.Array,
+    dtype: jax.typing.DTypeLike,
+    padding_id: int | None,
+    mesh: Mesh | None = None,
 ) -> jax.Array:
-    """[B, T, D]. The row of `padding_id` gets no gradient from lookups (torch's `padding_idx`)."""
-    x_BTD = table_VD[token_ids_BT].astype(dtype)
-    if padding_id is None:
-        return x_BTD
-    return jnp.where((token_ids_BT == padding_id)[..., None], jax.lax.stop_gradient(x_BTD), x_BTD)
+    """[B, T, D]. The row of `padding_id` gets no gradient from lookups (torch's `padding_idx`).
+
+    Over a mesh, each device looks up its part of D for the rows of all devices that have other parts; then D is
+    exchanged for rows. Only ids and hidden states travel, never the table or its gradient.
+    """
+    by_width = PartitionSpec("data", "context", RULES["embed"])
+    ids_BT = constrain(token_ids_BT, mesh, PartitionSpec("data", "context"))
+    x_BTD = constrain(table_VD[ids_BT].astype(dtype), mesh, by_width)
+    if padding_id is not None:
+        x_BTD = jnp.where((ids_BT == padding_id)[..., None], jax.lax.stop_gradient(x_BTD), x_BTD)
+    return constrain(x_BTD, mesh, batch_spec())
 
 
 def lm_logits(params: Params, hidden_BTD: jax.Array, softcap: float | None) -> jax.Array:

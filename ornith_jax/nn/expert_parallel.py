@@ -56,7 +56,7 @@ def _on_each_device(
     act: Activation,
     mesh: Mesh,
 ) -> jax.Array:
-    """The shards of one device: weights whole in D after a gather, a part of I, and the sum over `tensor` at the end."""
+    """The shards of one device: weights are gathered over `fsdp`, and what `tensor` splits is summed at the end."""
     dtype, S = x_BTD.dtype, mesh.shape["expert"]
     # From here on everything is typed as different on every device. Gradients are summed where these casts are: over
     # `tensor` for the rows; for the weights over the axes of the batch, and first scattered by the gathers over `fsdp`.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from ornith_jax.config import GatedDeltaConfig
 from ornith_jax.nn.context import Context
@@ -15,6 +16,7 @@ from ornith_jax.nn.delta_rule import delta_rule_chunked, delta_rule_recurrent
 from ornith_jax.nn.linear import project
 from ornith_jax.nn.norm import gated_rms_norm
 from ornith_jax.params import Params, ParamSpec, Table
+from ornith_jax.sharding import BATCH_AXES, HEAD_AXES, constrain
 
 L2_EPS = 1e-6
 
@@ -65,29 +67,46 @@ def gated_delta(
     eps: float,
     cache: Params | None = None,
 ) -> tuple[jax.Array, Params | None]:
-    """One Gated DeltaNet block, without its residual. With a cache, it continues from its state."""
+    """One Gated DeltaNet block, without its residual. With a cache, it continues from its state.
+
+    Time is sequential here, so over a mesh that splits it, the convolution and the recurrence have all of T and a part
+    of the heads: one all-to-all before and one after, as in DeepSpeed-Ulysses (arXiv 2309.14509).
+    """
     B, T, _ = x_BTD.shape
     tails, mixed = {}, {}
     for name, heads, width in _streams(cfg):
-        x_BTC = project(x_BTD, params[name]).reshape(B, T, heads * width)
+        x_BTC = _split_heads(project(x_BTD, params[name]), ctx).reshape(B, T, heads * width)
         w_CW = params[f"conv_{name}"].reshape(heads * width, cfg.conv_width)
         y_BTC, tails[name] = short_conv(x_BTC, w_CW, ctx, cache[name] if cache else None)
         mixed[name] = y_BTC.astype(jnp.float32).reshape(B, T, heads, width)
     group = cfg.num_value_heads // cfg.num_key_heads  # value head h reads key head h // group
     q = jnp.repeat(_l2_normalize(mixed["q"]) * cfg.key_dim**-0.5, group, axis=2)
     k = jnp.repeat(_l2_normalize(mixed["k"]), group, axis=2)
-    g_BTH, beta_BTH = _decay_and_rate(params, x_BTD, ctx)
+    g_BTH, beta_BTH = (_split_heads(x_BTH, ctx) for x_BTH in _decay_and_rate(params, x_BTD, ctx))
 
     state = cache["state"] if cache else jnp.zeros((B, cfg.num_value_heads, cfg.key_dim, cfg.value_dim))
     rule = (q, k, mixed["v"], g_BTH, beta_BTH, ctx.segments_BT, state)
     o_BTHU, state = delta_rule_recurrent(*rule) if T == 1 else delta_rule_chunked(*rule, chunk=cfg.chunk)
 
     z_BTHU = project(x_BTD, params["z"])
-    o_BTHU = gated_rms_norm(o_BTHU.astype(x_BTD.dtype), z_BTHU, params["norm"], eps)
+    o_BTHU = gated_rms_norm(_split_time(o_BTHU.astype(x_BTD.dtype), ctx), z_BTHU, params["norm"], eps)
     out_BTD = project(o_BTHU, params["out"], contract=2)
     if cache is None:
         return out_BTD, None
     return out_BTD, {name: tails[name].astype(cache[name].dtype) for name in tails} | {"state": state}
+
+
+def _split_heads(x: jax.Array, ctx: Context) -> jax.Array:
+    """[B, T, H, ...] with all of T, and H over every axis that splits either.
+
+    First as it was projected: else the input is gathered over T instead, and its gradient summed over it.
+    """
+    return constrain(_split_time(x, ctx), ctx.mesh, PartitionSpec(BATCH_AXES, None, HEAD_AXES))
+
+
+def _split_time(x: jax.Array, ctx: Context) -> jax.Array:
+    """[B, T, H, ...] as the projections have it: T over `context`, H over `tensor`."""
+    return constrain(x, ctx.mesh, PartitionSpec(BATCH_AXES, "context", "tensor"))
 
 
 def _streams(cfg: GatedDeltaConfig) -> tuple[tuple[str, int, int], ...]:

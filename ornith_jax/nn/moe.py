@@ -5,6 +5,7 @@ B batch, T tokens, D model width, E experts, X experts per token.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from ornith_jax.nn.experts import experts, experts_specs
 from ornith_jax.nn.linear import project
 from ornith_jax.nn.mlp import Activation, mlp, mlp_specs
 from ornith_jax.params import Params, ParamSpec, Table
+from ornith_jax.sharding import batch_spec
 
 
 def moe_specs(cfg: MoEConfig, embed_dim: int, init_std: float) -> Table:
@@ -58,6 +60,14 @@ def top_k(logits: jax.Array, experts_per_token: int, given: jax.Array | None = N
     return weights / jnp.sum(weights, axis=-1, keepdims=True), experts
 
 
+def route(logits_BTE: jax.Array, cfg: MoEConfig, ctx: Context) -> tuple[jax.Array, jax.Array]:
+    """`top_k` of each token where it is: left to XLA's partitioner, every device gathers the logits of the batch."""
+    choose = partial(top_k, experts_per_token=cfg.experts_per_token)
+    if ctx.mesh is not None:
+        choose = jax.shard_map(choose, mesh=ctx.mesh, in_specs=batch_spec(), out_specs=batch_spec())
+    return choose(logits_BTE) if ctx.routed_BTX is None else choose(logits_BTE, given=ctx.routed_BTX)
+
+
 def expert_load(experts_BTX: jax.Array, valid_BT: jax.Array, num_experts: int) -> jax.Array:
     """[E] float32: how many tokens of the batch went to each expert; pads are not counted."""
     chosen_BTXE = experts_BTX[..., None] == jnp.arange(num_experts, dtype=experts_BTX.dtype)[None, None, None]
@@ -82,7 +92,7 @@ def routed_experts(
 
 def moe(params: Params, x_BTD: jax.Array, ctx: Context, cfg: MoEConfig, act: Activation) -> tuple[jax.Array, jax.Array]:
     """Routed experts plus the gated shared expert (HF Qwen3_5MoeSparseMoeBlock), and the load of each expert."""
-    weights_BTX, experts_BTX = top_k(project(x_BTD, params["router"]), cfg.experts_per_token, ctx.routed_BTX)
+    weights_BTX, experts_BTX = route(project(x_BTD, params["router"]), cfg, ctx)
     routed = routed_experts(params["experts"], x_BTD, weights_BTX, experts_BTX, act, ctx.mesh)
     gate_BT1 = jax.nn.sigmoid(project(x_BTD, params["shared_gate"]))[..., None]
     load_E = expert_load(experts_BTX, ctx.valid_BT, cfg.num_experts)
