@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from ornith_jax.config import ModelConfig
 from ornith_jax.convert.load import load
@@ -48,8 +49,8 @@ class EmbeddedEngine:
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, *, deadline_s: float) -> Completion:
         """See `Engine`. The same prompt, seed and weights give the same tokens, whatever else runs."""
-        if self.policy_version is None:
-            raise EngineError("not_ready", self._loop.fault or "no weights yet: call update_weights first")
+        if self.policy_version is None and not self._loop.fault:
+            raise EngineError("not_ready", "no weights yet: call update_weights first")
         prompt = check(prompt_ids, sampling, self.cfg.vocab_size, self.max_len)
         seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
         room = self.max_len - len(prompt)
@@ -99,7 +100,9 @@ class EmbeddedEngine:
         device = jax.devices()[0]
 
         def one(spec, value):  # type: ignore[no-untyped-def]
-            return jax.device_put(value.astype(spec.dtype(self.settings.dtype)), device, may_alias=False)
+            return jax.device_put(value.astype(spec.dtype(self.settings.dtype)), device)
 
         placed = jax.tree.map(one, decoder.table(self.cfg), params, is_leaf=is_spec)
-        return jax.block_until_ready(decoder.unstack(placed, self.cfg))
+        # Taking the layers apart copies them; what stands beside them may still be the learner's own arrays.
+        own = {name: x if name == "layers" else jnp.copy(x) for name, x in placed.items()}
+        return jax.block_until_ready(decoder.unstack(own, self.cfg))

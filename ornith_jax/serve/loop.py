@@ -1,4 +1,4 @@
-"""The engine's thread: takes orders, fills one prompt after the other, decodes all rows together.
+"""The engine's thread: takes orders, reads prompts, decodes all rows together.
 
     wait ─► orders (new requests, new weights) ─► drop the cancelled ─► fill ─► decode ─► answer the finished ─► ...
 
@@ -43,9 +43,9 @@ class Loop:
     def __init__(self, cfg: ModelConfig, settings: EngineSettings, max_len: int) -> None:
         self.policy_version: int | None = None
         self.fault: str = ""  # why the thread has ended; "" while it runs
-        self.running: dict[int, Request] = {}  # by row, the one that is being filled included
+        self.running: dict[int, Request] = {}  # by row
         self.waiting: deque[Request] = deque()
-        self._filling: Request | None = None
+        self._filling: list[Request] = []  # those of the running whose prompt is not read yet
         self._params: Params | None = None
         self._settings, self._dtype = settings, settings.dtype
         self._slots = Slots(cfg, settings.slots, max_len, settings.dtype)
@@ -122,40 +122,51 @@ class Loop:
 
     def _free(self, request: Request) -> None:
         del self.running[request.row]
-        if self._filling is request:
-            self._filling = None
+        if request in self._filling:
+            self._filling.remove(request)
 
     def _fill(self) -> None:
         """Read prompts into free rows, a limited number of tokens: those who decode wait meanwhile."""
         room = PIECES[-1]
-        while room > 0 and (self._filling or self._admit()):
-            request = self._filling
-            assert request is not None
+        while room > 0:
+            while self._admit():
+                pass
+            if not self._filling:
+                return
             assert self._params is not None
-            end = len(request.prompt_ids) - 1  # the last token is read by the step that writes the first
-            if request.filled < end:
-                room -= self._slots.fill(self._params, request, end)
-            if request.filled == end:
-                self._filling = None
-                if request.cached_tokens < end and self._is_wanted(request.prompt_ids[:end]):
-                    self._keep(request, request.prompt_ids[:end])
+            room -= self._slots.fill(self._params, self._filling)
+            for request in [request for request in self._filling if not request.unread.size]:
+                self._filling.remove(request)
+                if self._is_wanted(request.prompt_ids[:-1]):
+                    self._keep(request, request.prompt_ids[:-1])
 
     def _admit(self) -> bool:
-        """Give the next request the lowest free row, with the longest prefix of it that is kept."""
+        """Give the next request the lowest free row, with the longest prefix of it that is kept.
+
+        It waits while another reads the same prompt: the siblings of a group share their first.
+        """
         row = next((row for row in range(self._settings.slots) if row not in self.running), None)
         if row is None or not self.waiting:
             return False
-        request = self.waiting.popleft()
+        request = self.waiting[0]
+        shared = self._settings.prefix_snapshots and any(
+            _begins_with(request, filling.prompt_ids[:-1]) for filling in self._filling
+        )
+        if shared:
+            return False
+        self.waiting.popleft()
         request.row, request.policy_version = row, self.policy_version
         request.filled, snapshot = self._prefixes.longest(request.prompt_ids[:-1])
         request.cached_tokens = request.filled
         self._slots.put(row, snapshot)
-        self.running[row] = self._filling = request
+        self.running[row] = request
+        if request.unread.size:
+            self._filling.append(request)
         return True
 
     def _is_wanted(self, token_ids: np.ndarray) -> bool:
-        """Whether a waiting request begins like this: the siblings of a group share their first prompt."""
-        return any(np.array_equal(token_ids, other.prompt_ids[: len(token_ids)]) for other in self.waiting)
+        """Whether a waiting request begins like this."""
+        return any(_begins_with(other, token_ids) for other in self.waiting)
 
     def _keep(self, request: Request, token_ids: np.ndarray) -> None:
         """A snapshot of the request's row, unless an older version computed part of it."""
@@ -163,7 +174,7 @@ class Loop:
             self._prefixes.put(token_ids, self._slots.take(request.row, len(token_ids)))
 
     def _decode(self) -> None:
-        requests = [request for request in self.running.values() if request is not self._filling]
+        requests = [request for request in self.running.values() if not request.unread.size]
         if not requests:
             return
         assert self._params is not None
@@ -177,3 +188,7 @@ class Loop:
                 self._keep(request, np.concatenate([request.prompt_ids, np.asarray(request.token_ids[:-1], np.int32)]))
                 self._free(request)
                 answer(request.future, request.completion(finish))
+
+
+def _begins_with(request: Request, token_ids: np.ndarray) -> bool:
+    return len(token_ids) > 0 and np.array_equal(request.prompt_ids[:-1][: len(token_ids)], token_ids)

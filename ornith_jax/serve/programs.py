@@ -1,4 +1,4 @@
-"""What runs on the device: fill one row of the cache, decode all rows for some steps, take a row out and put it back.
+"""What runs on the device: fill rows of the cache, decode rows for some steps, take a row out and put it back.
 
 Every shape is static. A program works on a box, the first `length` positions of some rows, so that short and few
 sequences do not pay for the longest and the most; there is one compiled program per size of box in use.
@@ -86,16 +86,19 @@ def fill(
     params: Params,
     cache: Params,
     row: jax.Array,
-    token_ids_T: jax.Array,
-    num_new: jax.Array,
+    token_ids_BT: jax.Array,
+    num_new_B: jax.Array,
     *,
     cfg: ModelConfig,
     length: int,
     dtype: Any,
 ) -> Params:
-    """Prefill: the first `num_new` of T token slots go into one row. Nothing is sampled; `cache` is given away."""
-    box = read(cache, cfg, row, 1, length)
-    _, box = decoder.extend(params, cfg, token_ids_T[None], num_new[None], box, dtype=dtype)
+    """Prefill of the B rows from `row` on: row b reads the first `num_new_B[b]` of its T token slots, or none.
+
+    Nothing is sampled; `cache` is given away.
+    """
+    box = read(cache, cfg, row, token_ids_BT.shape[0], length)
+    _, box = decoder.extend(params, cfg, token_ids_BT, num_new_B, box, dtype=dtype)
     return write(cache, cfg, row, box)
 
 

@@ -43,6 +43,11 @@ class Request:
         self.token_ids.extend(token_ids)
 
     @property
+    def unread(self) -> np.ndarray:
+        """What is left of the prompt. Its last token is not: the step that writes the first token reads it."""
+        return self.prompt_ids[self.filled : -1]
+
+    @property
     def length(self) -> int:
         """Tokens so far, prompt and completion."""
         return len(self.prompt_ids) + len(self.token_ids)

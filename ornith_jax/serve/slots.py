@@ -18,17 +18,18 @@ from ornith_jax.serve.programs import MAX_STEPS, MAX_STOPS, Rows, decode, fill, 
 from ornith_jax.serve.request import Request
 from ornith_jax.serve.sampler import Knobs
 
-PIECES = (8, 32, 128, 512)  # tokens of a prompt that are filled in at once
+PIECES = (32, 128, 512)  # tokens of a prompt that are read at once; the last is also the most of all rows together
 DISPATCH_S = 0.03  # how long one call of `decode` should take: it is what an update or a new request waits for
 
 
-def piece_of(num_tokens: int) -> int:
+def piece_of(num_tokens: int, rows: int) -> int:
     """The size of the next piece of a prompt: as large as can be without being more than half padding.
 
-    Example: 100 tokens are one piece of 128; 33 are one of 32 and one of 8.
+    Example: of one row, 100 tokens are a piece of 128, and 33 are one of 32 and then another.
     """
-    fits = next((size for size in PIECES if size >= num_tokens), PIECES[-1])
-    smaller = [size for size in PIECES if size <= num_tokens]
+    sizes = [size for size in PIECES if size * rows <= PIECES[-1]] or [PIECES[0]]
+    fits = next((size for size in sizes if size >= num_tokens), sizes[-1])
+    smaller = [size for size in sizes if size <= num_tokens]
     return fits if 2 * num_tokens > fits or not smaller else smaller[-1]
 
 
@@ -40,12 +41,9 @@ def length_of(num_tokens: int, max_len: int) -> int:
     return min(length, max_len)
 
 
-def rows_of(num_rows: int, slots: int) -> int:
-    """Rows of a box: 1, 4, 16, ..., at most `slots`."""
-    rows = 1
-    while rows < num_rows:
-        rows *= 4
-    return min(rows, slots)
+def boxes_of(slots: int) -> tuple[int, ...]:
+    """Rows of a box: 1, 4, 16, ..., and all of them."""
+    return (*(4**n for n in range(slots) if 4**n < slots), slots)
 
 
 class Slots:
@@ -65,30 +63,45 @@ class Slots:
         """A copy of a row that holds `num_tokens` tokens."""
         return take_row(self._cache, self.cfg, np.int32(row), length=length_of(num_tokens, self.max_len))
 
-    def fill(self, params: Params, request: Request, end: int) -> int:
-        """Read the next piece of the prompt, up to its token `end`; returns the tokens computed, padding included."""
-        piece = request.prompt_ids[request.filled : end]
-        size = piece_of(len(piece))
-        piece = piece[:size]
-        token_ids = np.zeros(size, np.int32)
-        token_ids[: len(piece)] = piece
+    def fill(self, params: Params, requests: Sequence[Request]) -> int:
+        """Read the next piece of the prompts of some of the requests; returns the tokens computed, padding included."""
+        row, rows, members = self._neighbours(requests)
+        size = piece_of(max(len(request.unread) for request in members), rows)
+        token_ids, num_new = np.zeros((rows, size), np.int32), np.zeros(rows, np.int32)
+        for request in members:
+            piece = request.unread[:size]
+            token_ids[request.row - row, : len(piece)] = piece
+            num_new[request.row - row] = len(piece)
+            request.filled += len(piece)
+        longest = max(request.filled for request in members)
+        length = length_of(longest, self.max_len)
         self._cache = fill(
             params,
             self._cache,
-            np.int32(request.row),
+            np.int32(row),
             token_ids,
-            np.int32(len(piece)),
+            num_new,
             cfg=self.cfg,
-            length=length_of(request.filled + len(piece), self.max_len),
+            length=length,
             dtype=self.dtype,
         )
-        request.filled += len(piece)
-        return size
+        return token_ids.size
+
+    def _neighbours(self, requests: Sequence[Request]) -> tuple[int, int, list[Request]]:
+        """(first row, number of rows, requests in them): the largest box of which at least half is used."""
+        first = min(request.row for request in requests)
+        for rows in reversed(boxes_of(self.slots)):
+            row = min(first, self.slots - rows)
+            members = [request for request in requests if row <= request.row < row + rows]
+            if 2 * len(members) >= rows:
+                break
+        return row, rows, members
 
     def decode(self, params: Params, requests: Sequence[Request], policy_version: int) -> None:
         """Let every request write as many tokens as fit into one dispatch."""
         longest = max(request.length for request in requests)
-        rows = rows_of(max(request.row for request in requests) + 1, self.slots)
+        last = max(request.row for request in requests)
+        rows = next(rows for rows in boxes_of(self.slots) if rows > last)
         room = max(request.budget - len(request.token_ids) for request in requests)
         guess = self._step_s.get((rows, length_of(longest, self.max_len)), 0.0)
         steps = max(1, min(MAX_STEPS, room, int(DISPATCH_S / guess) if guess else 1))

@@ -17,7 +17,7 @@ from ornith_jax.params import init
 from ornith_jax.serve.engine import EmbeddedEngine
 from ornith_jax.serve.loop import Swap
 from ornith_jax.serve.prefixes import Prefixes
-from ornith_jax.serve.slots import length_of, piece_of, rows_of
+from ornith_jax.serve.slots import boxes_of, length_of, piece_of
 from rollout.errors import EngineError
 from rollout.settings import EngineSettings
 from rollout.types import Finish, Sampling
@@ -216,21 +216,10 @@ def test_more_than_one_device_is_refused():
 
 
 def test_sizes_are_few_and_large_enough():
-    assert [piece_of(n) for n in (1, 8, 9, 17, 33, 65, 100, 300, 512, 9999)] == [
-        8,
-        8,
-        8,
-        32,
-        32,
-        128,
-        128,
-        512,
-        512,
-        512,
-    ]
+    assert [piece_of(n, 1) for n in (1, 32, 33, 65, 100, 300, 512, 9999)] == [32, 32, 32, 128, 128, 512, 512, 512]
+    assert [piece_of(9999, rows) for rows in (1, 4, 16, 64)] == [512, 128, 32, 32]
     for n in range(1, 2000):
-        size = piece_of(n)
-        assert size < 2 * n or size == 8
+        assert piece_of(n, 1) < max(2 * n, 33)
     assert [length_of(n, 20000) for n in (1, 257, 4097, 8193, 17000)] == [256, 1024, 8192, 16384, 20000]
     assert length_of(10, 128) == 128
-    assert [rows_of(n, 32) for n in (1, 2, 5, 17, 32)] == [1, 4, 16, 32, 32]
+    assert [boxes_of(n) for n in (1, 3, 4, 32)] == [(1,), (1, 3), (1, 4), (1, 4, 16, 32)]

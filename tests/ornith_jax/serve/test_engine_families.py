@@ -17,7 +17,7 @@ FAMILIES = {
     "gemma4": replace(TINY_GEMMA, num_layers=6),
     "gemma4-moe": replace(TINY_GEMMA_MOE, num_layers=6),
 }
-# Around the pieces in which a prompt is read (8, 32, 128), Gemma's window of 24, and the delta rule's chunk of 64.
+# Around the pieces in which a prompt is read (32, 128), Gemma's window of 24, and the delta rule's chunk of 64.
 LENGTHS = (1, 2, 8, 9, 10, 23, 25, 33, 34, 64, 65, 66, 90)
 GREEDY = Sampling(max_new_tokens=30, temperature=0.0)
 ATOL = 1e-3
