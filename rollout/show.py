@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,10 @@ TEXT_CHARS = 1500  # of one message, unless all is asked for
 def show(trajectory: Trajectory, *, full: bool = False) -> str:
     """Everything that a person wants to know of it. `full`: messages without a cut."""
     parts = [*_head(trajectory), "", *_verdict(trajectory), "", *_turns(trajectory), ""]
+    turns = itertools.count()
     for message in trajectory.messages:
-        parts += [*_message(message, None if full else TEXT_CHARS), ""]
+        turn = f", turn {next(turns)}" if message.get("role") == "assistant" else ""
+        parts += [*_message(message, turn, None if full else TEXT_CHARS), ""]
     return "\n".join(parts).rstrip()
 
 
@@ -32,10 +35,9 @@ def lines(trajectories: Source) -> Iterator[str]:
 
 def versions(turn: Turn) -> str:
     """Which policy wrote which tokens. Example: "v4:0-11 v5:12-30"."""
-    starts = [start for start, _ in turn.completion.versions]
-    ends = [*starts[1:], len(turn.completion.token_ids)]
-    spans = zip(turn.completion.versions, ends, strict=True)
-    return " ".join(f"v{version}:{start}-{end - 1}" for (start, version), end in spans) or "-"
+    spans = turn.completion.versions
+    ends = [*(start for start, _ in spans[1:]), len(turn.completion.token_ids)]
+    return " ".join(f"v{version}:{start}-{end - 1}" for (start, version), end in zip(spans, ends, strict=False)) or "-"
 
 
 def _head(trajectory: Trajectory) -> Iterator[str]:
@@ -74,10 +76,9 @@ def _turns(trajectory: Trajectory) -> Iterator[str]:
         )
 
 
-def _message(message: Mapping[str, object], chars: int | None) -> Iterator[str]:
+def _message(message: Mapping[str, object], turn: str, chars: int | None) -> Iterator[str]:
     name = f" {message['name']}" if message.get("name") else ""
-    stage = f" ({message['stage']})" if message.get("stage") else ""
-    yield f"--- {message.get('role', '?')}{name}{stage}"
+    yield f"--- {message.get('role', '?')}{name} ({message.get('stage', 'no stage')}{turn})"
     for field in ("reasoning_content", "content"):
         if text := str(message.get(field) or ""):
             yield _cut(_clean(text), chars)
