@@ -32,9 +32,10 @@ async def no_sandbox(*arguments, **named):
     raise SandboxError("no room", cause="start")
 
 
+# Out of turns right before the expert hands in: the work is done, and yet it is no success.
 STOPS: dict[StopReason, tuple[Callable[[], Played], Outcome]] = {
     StopReason.SUBMITTED: (lambda: play(document(), *EXPERT), Outcome.PASSED),
-    StopReason.MAX_TURNS: (lambda: play(None, [READ], [READ], arm=Arm.NONE, max_turns=2), Outcome.FAILED),
+    StopReason.MAX_TURNS: (lambda: play(None, *EXPERT, arm=Arm.NONE, max_turns=len(EXPERT) - 1), Outcome.FAILED),
     StopReason.MAX_TOKENS: (lambda: play(None, *[[READ]] * 9, episode_tokens=100, **SMALL), Outcome.FAILED),
     StopReason.TIMEOUT: (lambda: play(None, [SLEEP], [SUBMIT], arm=Arm.NONE, episode_s=1.0), Outcome.FAILED),
     StopReason.FORMAT_ERROR: (lambda: play(document(), "a", "b", "c", format_errors=3), Outcome.FAILED),

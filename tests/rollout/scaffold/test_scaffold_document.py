@@ -100,6 +100,10 @@ REFUSED = {
     ),
     "twice": (made(phase__tools=["read", "read"]), "orchestration.phases[0].tools[1]: 'read' stands twice"),
     "too many turns": (made(phase__max_turns=13), "orchestration.phases: 13 turns in all; the task allows 12"),
+    "too many turns together": (
+        made(orchestration={"phases": [{**PHASE, "max_turns": 7}] * 2}),
+        "orchestration.phases: 14 turns in all; the task allows 12",
+    ),
     "too much time": (
         made(orchestration={"phases": [PHASE], "shell_s": 21}),
         "orchestration.shell_s: 21 is more than the task's 20",
