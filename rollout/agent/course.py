@@ -69,12 +69,10 @@ class Course:
         words, then = self._react(seen)
         if then != "continue":
             return self._jump(then, words)
-        is_last = self._index == len(self._plan.phases) - 1
-        if self._is_met(seen) and not is_last:
-            return self._enter(self._index + 1, words)
-        if self._is_met(seen) or seen.submitted:
+        is_met, is_last = self._is_met(seen), self._index == len(self._plan.phases) - 1
+        if (seen.submitted and self.phase.exit != "submit") or (is_met and is_last):
             return Step(words=words, hand_in=True)
-        return self._go_on(words)
+        return self._enter(self._index + 1, words) if is_met else self._go_on(words)
 
     def refused(self) -> Step:
         """The work was to be handed in, and the visible tests failed."""

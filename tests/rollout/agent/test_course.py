@@ -43,6 +43,7 @@ def test_phases_follow_each_other_and_the_last_one_runs_out():
 
 def test_a_submit_hands_in_from_any_phase_that_it_does_not_merely_end():
     assert walk(course(), Seen(submitted=True)) == ["hand in"]
+    assert walk(course(), GOOD, GOOD, Seen(submitted=True)) == ["look", "look", "hand in"]  # in its last turn too
     ends = [{**PHASES[0], "exit": "submit"}, PHASES[1]]
     assert walk(course(orchestration__phases=ends), *[Seen(submitted=True)] * 2) == ["mend", "hand in"]
 
