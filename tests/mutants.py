@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DELTA, ATTENTION, MOE = (f"tests/ornith_jax/nn/test_{name}.py" for name in ("delta_rule", "attention", "moe"))
 PARITY = "tests/ornith_jax/models/test_parity.py"
 ROUND_TRIP, BAD = (f"tests/ornith_jax/convert/test_{name}.py" for name in ("round_trip", "bad_input"))
+EPISODE, SCAFFOLD = "tests/rollout/agent", "tests/rollout/scaffold"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,14 @@ MUTANTS = [
     Mutant("layers in the wrong order", "ornith_jax/convert/mapping.py", 'f"layers/{slot}/", (r,)', 'f"layers/{slot}/", (cfg.repeats - 1 - r,)', "tests/ornith_jax/convert"),
     Mutant("missing tensor accepted", "ornith_jax/convert/mapping.py", "    if missing:\n", "    if False:\n", BAD),
     Mutant("an upward import", "ornith_jax/nn/norm.py", "import jax\n", "import jax\nimport ornith_jax.models.decoder\n", "tests/test_layers.py"),
+    Mutant("a cut reply is carried out", "rollout/agent/attempt.py", "if finish is Finish.LENGTH:", "if False:", EPISODE),
+    Mutant("work that was not handed in is graded", "rollout/agent/solve.py", "world.grade if stop is StopReason.SUBMITTED else _not_handed_in", "world.grade", EPISODE),
+    Mutant("a workspace that was thrown away is forgotten", "rollout/agent/solve.py", "for earlier in episodes[:-1]:", "for earlier in []:", EPISODE),
+    Mutant("a slow engine is the policy's fault", "rollout/agent/attempt.py", "if 2 * self.space.acted_s >= spent:", "if True:", EPISODE),
+    Mutant("errors of different turns count as a row", "rollout/agent/course.py", "self._failures[kind] + 1 if happened else 0", "self._failures[kind] + happened", EPISODE),
+    Mutant("a fork that is not marked", "rollout/agent/conversation.py", "self._forked = bool(self.turns)", "self._forked = False", EPISODE),
+    Mutant("a scaffold widens the tools", "rollout/scaffold/parse.py", "if tool not in bounds.tools:", "if False:", SCAFFOLD),
+    Mutant("a result is overwritten", "rollout/scaffold/library.py", ".setdefault(result.trajectory_id, result)", ".__setitem__(result.trajectory_id, result)", SCAFFOLD),
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from theatre import CHAT, EXPERT, PATH, READ, SUBMIT, TASK, Counting, document, 
 from envs.guard.judge import Judgement
 from envs.guard.rules import scaffold as scaffold_rules
 from envs.sandbox.open import open_sandbox
+from envs.suites import fledgling
 from envs.tools import Call
 from envs.types import Finding, Layer, Outcome
 from rollout.agent.propose import propose
@@ -53,6 +54,20 @@ def test_an_expert_under_its_own_scaffold_passes_and_both_stages_are_recorded():
     assert "Price of cards" in CHAT.decode(solution.token_ids[~solution.loss_mask])  # what was read is not trained on
     claimed = [token_logprob(i, v) for i, v in zip(solution.token_ids, solution.token_versions, strict=True)]
     np.testing.assert_allclose(solution.behavior_logprobs, np.where(solution.loss_mask, claimed, 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("category", ["traceback", "rename", "terminal", "decoy"])
+def test_experts_of_other_categories_pass_under_phases_memory_and_checks(category: str):
+    task = fledgling.make(category, 11, 2)
+    busy = {
+        "memory.refresh_turns": 2,
+        "orchestration.verify_before_submit": True,
+        "orchestration.phases.0.max_turns": task.max_turns,
+    }
+    played = play(document(busy), *([call] for call in fledgling.expert(task)), task=task)
+    assert played.trajectory.verdict.outcome is Outcome.PASSED
+    assert sum(played.forks) == (len(fledgling.expert(task)) - 1) // 2
+    assert len(sequences(played.trajectory.turns)) == 2 + sum(played.forks)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
