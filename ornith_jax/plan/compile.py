@@ -80,7 +80,13 @@ def compile_for(
 def _environment(dump: Path) -> dict[str, str]:
     """Of the worker: a CPU as the only real device, the TPU compiler quiet, XLA's text written to `dump`."""
     flags = f"--xla_dump_to={dump} --xla_dump_hlo_as_text"
-    return os.environ | TPU_ENVIRONMENT | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "ORNITH_PLAN_DUMP": str(dump)}
+    own = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # a program from a cache is not compiled, and nothing is written
+        "XLA_FLAGS": flags,
+        "ORNITH_PLAN_DUMP": str(dump),
+    }
+    return os.environ | TPU_ENVIRONMENT | own
 
 
 def _wait(worker: subprocess.Popen[bytes], name: str, deadline_s: float, out: IO[str]) -> None:

@@ -1,7 +1,7 @@
 """The smallest slice, and a mesh on it, that hold an experiment: a rough estimate first, then the compiler decides.
 
 Meshes tried: rows over `fsdp` and, with experts, `expert`; `context` as small as it can be; `tensor` as the experiment
-has it. One row of the batch per group of `context` x `tensor` devices, accumulated to the rows the experiment asks for.
+has it. One row of the batch per group of `context` x `tensor` devices, times the experiment's accumulation.
 """
 
 from __future__ import annotations
@@ -51,14 +51,13 @@ def search(cfg: ModelConfig, experiment: Experiment, chip_name: str, *, decode: 
 def candidates(cfg: ModelConfig, experiment: Experiment, topology: Topology, *, decode: bool) -> Iterator[Experiment]:
     """Meshes of the slice that divide the model, with as many rows as they have groups of devices."""
     tensor, context = experiment.mesh.tensor, 1
-    rows_wanted = experiment.train.rows * experiment.train.accumulation
     while context <= (1 if decode else MAX_CONTEXT) and topology.num_devices % (context * tensor) == 0:
         groups = topology.num_devices // (context * tensor)
         expert = 1
         while cfg.moe and expert * 2 <= min(MAX_EXPERT, cfg.moe.num_experts) and groups % (expert * 2) == 0:
             expert *= 2
         mesh = MeshSettings(fsdp=groups // expert, expert=expert, tensor=tensor, context=context)
-        train = replace(experiment.train, rows=groups, accumulation=max(1, rows_wanted // groups))
+        train = replace(experiment.train, rows=groups)
         candidate = replace(experiment, mesh=mesh, train=train)
         context *= 2
         try:
