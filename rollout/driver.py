@@ -6,8 +6,9 @@
             driver.trained(ids)                  # (driver.position goes into the checkpoint)
             await driver.published(version)      # the engine answers with the new weights
 
-Staleness is bounded twice: a group is admitted only if it can be consumed within `max_staleness` updates, and one that
-took longer all the same is dropped. `max_staleness` 0 is synchronous training. Killed at any moment, a driver that is
+Staleness is bounded twice: a group is admitted only if it can be consumed within `max_staleness` updates, and an update
+waits for those that would be too old for the next one, `group_s` at most: nothing is thrown away for being slow, which
+would teach on quick episodes only. `max_staleness` 0 is synchronous training. Killed at any moment, a driver that is
 started again goes on with the groups it had admitted, under their ids, scaffolds and versions.
 """
 
@@ -229,14 +230,14 @@ class Driver:
         return min(most, first * 2 ** min(self._broken_in_a_row, 20)) if self._broken_in_a_row else 0.0
 
     def _next(self) -> Admission | None:
-        """The oldest group that can be handed out. One with tokens of a version that is not there yet has to wait."""
-        ready = [
-            admission
-            for admission, closing in self._ledger.waiting.values()
-            if admission.group_id not in self._handed
-            and (closing.newest_version <= self.policy_version or not self._bounded)
-        ]
-        return min(ready, key=lambda admission: admission.number, default=None)
+        if not self._bounded:
+            return next((a for a, _ in self._ledger.waiting.values() if a.group_id not in self._handed), None)
+        return self._ledger.next_group(
+            self._handed,
+            policy_version=self.policy_version,
+            max_staleness=self._settings.max_staleness,
+            groups_per_step=self._settings.groups_per_step,
+        )
 
     async def _hand_out(self, admission: Admission) -> Group:
         self._handed.add(admission.group_id)

@@ -7,7 +7,7 @@ Records, each once per group: `admitted` (before anything of it runs), `closed` 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from rollout.store.index import Index
@@ -98,6 +98,26 @@ class Ledger:
     def benched(self) -> set[str]:
         """Tasks that broke again and again while others did not; they are drawn no more."""
         return {task_id for task_id, count in self.strikes.items() if count >= STRIKES}
+
+    def next_group(
+        self, handed: Collection[str], *, policy_version: int, max_staleness: int, groups_per_step: int
+    ) -> Admission | None:
+        """The oldest group for an update of this version, besides those that are `handed` out for it already.
+
+        One with tokens of a version that is not there yet has to wait. And places are kept for groups under way that
+        would be too old for the next update: there are never more of them than places, by the rule of admission.
+        """
+        ready = [
+            admission
+            for id, (admission, closing) in self.waiting.items()
+            if id not in handed and closing.newest_version <= policy_version
+        ]
+        oldest = min(ready, key=lambda admission: admission.number, default=None)
+        due = policy_version - max_staleness
+        late = sum(admission.admitted_version <= due for admission in self.open.values())
+        if oldest is None or oldest.admitted_version <= due or len(handed) + late < groups_per_step:
+            return oldest
+        return None
 
     def _judge(self, task_id: str, closing: Closing) -> None:
         if closing.valid:

@@ -12,6 +12,7 @@ from rollout.settings import SuiteSettings
 from rollout.store.reader import Trajectories
 from rollout.suite import load_suite, split
 from rollout.types import Stage
+from tests.envs.conftest import base_image  # noqa: F401
 from tests.rollout.tokenizers import folder
 
 EXPERIMENT = """
@@ -24,7 +25,7 @@ def get_config():
 """
 
 
-def test_rollout_stores_what_show_tells_and_export_gives(tmp_path, capsys):
+def test_rollout_stores_what_show_tells_and_export_gives(tmp_path, capsys, base_image):  # noqa: F811
     (tmp_path / "e.py").write_text(EXPERIMENT)
     run = str(tmp_path / "run")
     words = ["rollout", str(tmp_path / "e.py"), "--run", run, "--engine", "scripted"]

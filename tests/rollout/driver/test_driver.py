@@ -13,7 +13,6 @@ from rollout.admission import draws
 from rollout.driver import Driver
 from rollout.engine import Health
 from rollout.errors import EngineError, RolloutError
-from rollout.store.position import Position
 from rollout.store.store import Store
 from rollout.types import Group, StopReason, Trajectory
 
@@ -124,6 +123,7 @@ def test_the_bounds_hold_under_random_schedules(tmp_path, seed):
 
     driver = play(run())
     assert driver.tally.staleness.total() == len(seen)
+    assert set(driver.tally.dropped) <= {"no_signal"}, "waiting, the driver throws nothing away"
     if staleness:
         assert max(seen) > 0, "nothing was asynchronous"
 
@@ -331,25 +331,40 @@ def test_a_new_version_while_groups_are_queued_and_running_blocks_nothing(tmp_pa
     play(run(), 10)
 
 
-def test_a_group_that_grew_too_old_is_dropped_and_replaced(tmp_path):
-    def seconds(id: str) -> float:
-        return 60.0 if id.startswith(FIRST) else 0.0
+def slow_first(id: str) -> float:
+    return 0.4 if id.startswith(FIRST) else 0.0
+
+
+def test_an_update_waits_for_a_group_that_would_be_too_old_for_the_next(tmp_path):
+    async def run():
+        chosen, order = settings(max_staleness=2, groups_per_step=2, groups_in_flight=3), []
+        async with driving(tmp_path, Simulation(slow_first), chosen, count=5) as driver:
+            groups = driver.groups()
+            for version in range(1, 5):
+                step = [await anext(groups) for _ in range(2)]
+                order.append([group.id for group in step])
+                driver.trained(order[-1])
+                await driver.published(version)
+            assert driver.tally.dropped == {}
+        assert [FIRST in step for step in order] == [False, False, True, False]
+
+    play(run(), 5)
+
+
+def test_a_group_that_is_too_old_all_the_same_is_dropped_and_replaced(tmp_path):
+    """Several updates at once, as after a learner's restart at a later version."""
 
     async def run():
         chosen = settings(max_staleness=1, groups_per_step=1, groups_in_flight=2)
-        async with driving(tmp_path, Simulation(seconds), chosen, count=5) as driver:
-            version = 0
-            async for group in driver.groups():
-                assert group.id != FIRST
-                version += 1
-                driver.trained([group.id])
-                await driver.published(version)
-                if version == 6:
-                    break
-            assert driver.tally.dropped == {"stale": 1}
-            assert driver.position == Position(below=7)
+        async with driving(tmp_path, Simulation(lambda id: 150 * slow_first(id)), chosen, count=5) as driver:
+            groups = driver.groups()
+            driver.trained([(await anext(groups)).id])
+            await driver.published(3)
+            assert driver.tally.dropped["stale"] >= 1
+            assert (await anext(groups)).trajectories[0].admitted_version == 3
+            assert FIRST not in driver._running
 
-    play(run())
+    play(run(), 5)
 
 
 def test_a_disk_that_is_full_ends_the_run_with_the_error(tmp_path, monkeypatch):
