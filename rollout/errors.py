@@ -19,4 +19,4 @@ class EngineError(Exception):
 
 
 class ScaffoldError(RolloutError):
-    """A reply that holds no valid scaffold. The message names the JSON path and what is allowed; the policy reads it."""
+    """A reply that holds no valid scaffold. The message, which the policy reads, names path and limits."""

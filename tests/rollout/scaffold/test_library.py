@@ -10,74 +10,21 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from shelf import FAILED, PASSED, filled, named, proposal, solved
 
-from envs.types import Outcome, Verdict
-from ornith_jax.cli import main
+from envs.types import Outcome
 from rollout.errors import RolloutError
-from rollout.scaffold.document import scaffold_id
 from rollout.scaffold.library import Library
-from rollout.types import Arm, Completion, Finish, Proposal, Stage, StopReason, Trajectory, Turn
+from rollout.types import StopReason, Trajectory
 
 ROOT = Path(__file__).resolve().parents[3]
-TURN = Turn(
-    stage=Stage.SCAFFOLD,
-    prompt_ids=(1,),
-    completion=Completion(token_ids=(2,), behavior_logprobs=(-1.0,), versions=((0, 0),), finish=Finish.STOP),
-)
-
-
-def proposal(name: str, *, parent: str = "", task: str = "t1", category: str = "edge", turns=(TURN,)) -> Proposal:
-    """A scaffold whose document is the JSON text of its name."""
-    document = json.dumps({"instructions": name})
-    return Proposal(
-        group_id=f"{task}@0",
-        task_id=task,
-        category=category,
-        scaffold_index=0,
-        arm=Arm.SELF,
-        turns=turns,
-        scaffold_id=scaffold_id(document),
-        scaffold_parent=parent,
-        scaffold=document,
-    )
-
-
-def solved(under: Proposal, number: int, outcome: Outcome, stop=StopReason.SUBMITTED) -> Trajectory:
-    return Trajectory(
-        id=f"{under.scaffold_id}/{number}",
-        group_id=under.group_id,
-        task_id=under.task_id,
-        category=under.category,
-        scaffold_index=0,
-        solution_index=number,
-        arm=Arm.SELF,
-        turns=(),
-        scaffold_id=under.scaffold_id,
-        stop=stop,
-        verdict=Verdict(outcome=outcome),
-    )
-
-
-PASSED, FAILED = Outcome.PASSED, Outcome.FAILED
 
 
 @pytest.fixture
 def library(tmp_path):
-    """Three scaffolds of one task: one that fails, one that passes, a last one in between."""
-    made = Library(tmp_path / "run" / "scaffolds")
-    parent = ""
-    for name, outcomes in (("bad", (FAILED, FAILED)), ("good", (PASSED, PASSED)), ("fair", (PASSED, FAILED))):
-        written = proposal(name, parent=parent)
-        made.add(written)
-        parent = written.scaffold_id
-        for number, outcome in enumerate(outcomes):
-            made.reward(solved(written, number, outcome))
+    made = filled(tmp_path / "run" / "scaffolds")
     yield made
     made.close()
-
-
-def named(entry) -> str:
-    return json.loads(entry.document)["instructions"]
 
 
 def test_lineage_and_records(library):
@@ -199,7 +146,7 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_library import *
+from shelf import *
 name, folder = sys.argv[1], Path(sys.argv[2])
 library = Library(folder)
 for number in range(10**6):
@@ -244,55 +191,3 @@ def test_a_disk_that_refuses_is_told(tmp_path):
     (tmp_path / "scaffolds").write_text("a file where the folder should be")
     with pytest.raises(RolloutError, match="the library cannot be written"):
         Library(tmp_path / "scaffolds").add(proposal("x"))
-
-
-# --- for people ---
-
-
-def test_people_can_look_at_it(library, capsys):
-    run = str(library.folder.parent)
-    bad, good, _ = library.entries()
-    assert main(["scaffold", "tree", run]) == 0
-    shown = capsys.readouterr().out
-    assert [len(line) - len(line.lstrip()) for line in shown.splitlines()] == [0, 2, 4, 6]
-    assert "t1 (edge)" in shown
-    assert "mean reward 1.00: 2 passed" in shown
-
-    assert main(["scaffold", "show", run, good.id[:8]]) == 0
-    shown = capsys.readouterr().out
-    assert '"instructions": "good"' in shown
-    assert f"parent {bad.id}" in shown
-    assert main(["scaffold", "show", run, "t1"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 3
-
-    assert main(["scaffold", "diff", run, bad.id, good.id]) == 0
-    shown = capsys.readouterr().out
-    assert '-  "instructions": "bad"' in shown
-    assert '+  "instructions": "good"' in shown
-
-
-def test_a_circle_of_rewrites_is_shown_once(tmp_path):
-    library = Library(tmp_path / "scaffolds")
-    a, b = proposal("a", parent=proposal("b").scaffold_id), proposal("b", parent=proposal("a").scaffold_id)
-    library.add(a)
-    library.add(b)
-    from rollout.scaffold.show import tree
-
-    assert len(tree(library).splitlines()) == 3
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["show", "{run}", "nothing"], "no scaffold or task 'nothing'"),
-        (["tree", "{run}", "t9"], "holds no scaffold of t9"),
-        (["show", "{run}/away", "x"], "there is no such folder"),
-        (["show", "{run}", ""], "begins 3 scaffold ids"),
-    ],
-)
-def test_a_slip_on_the_command_line_is_one_line(library, capsys, words, told):
-    run = str(library.folder.parent)
-    assert main(["scaffold", *(word.format(run=run) for word in words)]) == 2
-    error = capsys.readouterr().err
-    assert told in error
-    assert error.count("\n") == 1
