@@ -112,7 +112,7 @@ async def _sglang(args: argparse.Namespace, experiment: Experiment, tasks: list[
             "name the published version that they shall load with --weights RUN/weights/v0000000"
         )
     chat = _chat(args.weights, config_from_hf(args.weights).family)
-    engine = await Replicas.start([connecting(url) for url in urls])
+    engine = await Replicas.start([connecting(url, drop_seeds=True) for url in urls])
     await engine.update_weights(args.weights, _version(args.weights))
     return engine, chat
 

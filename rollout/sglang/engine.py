@@ -7,6 +7,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rollout.engine import Health
@@ -29,8 +30,9 @@ class SGLangEngine:
     request, which names its prefix cache, is decided when it starts. Requests wait here during an update too.
     """
 
-    def __init__(self, http: Http, info: ServerInfo, served: Served, mode: str) -> None:
+    def __init__(self, http: Http, info: ServerInfo, served: Served, mode: str, drop_seeds: bool) -> None:
         self.info = info
+        self._drop_seeds = drop_seeds and not info.deterministic
         self._http = http
         self._served = served
         self._mode = mode
@@ -44,13 +46,16 @@ class SGLangEngine:
         self._aborts: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def connect(cls, url: str, *, mode: str = "in_place", token: str = "") -> SGLangEngine:
+    async def connect(
+        cls, url: str, *, mode: str = "in_place", token: str = "", drop_seeds: bool = False
+    ) -> SGLangEngine:
         """Read what the server is. Raises EngineError when it does not answer or is no sglang that we know.
 
         Args:
             mode: of updates. "in_place": running requests keep their caches; "retract": they are prefilled again
                 under the new weights, exact but slower (docs/engines.md).
             token: of the server's --admin-api-key or --api-key.
+            drop_seeds: a server that takes none draws its own, instead of refusing a request with a seed.
         """
         http = Http(url, token)
         try:
@@ -58,7 +63,7 @@ class SGLangEngine:
             path = Path(answer["model_path"]) if isinstance(answer, dict) else Path()
             size = await asyncio.to_thread(vocab_size, path)
             info = read_info(answer, size)
-            return cls(http, info, await Served.of(http, path), mode)
+            return cls(http, info, await Served.of(http, path), mode, drop_seeds)
         except BaseException:
             await http.close()
             raise
@@ -80,6 +85,8 @@ class SGLangEngine:
         """See `Engine.generate`. Log-probabilities at temperature 0 are those of the plain softmax."""
         if self._policy_version is None:
             raise EngineError("not_ready", f"{self.url}: no confirmed policy version; update its weights first")
+        if self._drop_seeds:
+            sampling = replace(sampling, seed=None)
         check(prompt_ids, sampling, self.info)
         started = time.monotonic()
         self._waiting += 1

@@ -186,11 +186,11 @@ class Replicas:
                     return
 
 
-def connecting(url: str, *, mode: str = "in_place", token: str = "") -> Starter:
+def connecting(url: str, *, mode: str = "in_place", token: str = "", drop_seeds: bool = False) -> Starter:
     """A starter for a server that somebody else runs (and starts again)."""
 
     async def start(*, again: bool) -> SGLangEngine:
-        return await SGLangEngine.connect(url, mode=mode, token=token)
+        return await SGLangEngine.connect(url, mode=mode, token=token, drop_seeds=drop_seeds)
 
     return start
 

@@ -32,9 +32,10 @@ class Served:
 
     @classmethod
     async def of(cls, http: Http, model_path: Path) -> Served:
-        """Of a server that was started from `model_path`."""
+        """Of a server that was started from `model_path`, and may have been updated since."""
         tensors = await asyncio.to_thread(read_tensors, model_path)
-        return cls(tensors, await _digest(http), _files_digest(model_path))
+        now = (await http.get("/model_info", deadline_s=CONTROL_S))["model_path"]
+        return cls(tensors, await _digest(http), _files_digest(Path(now)))
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ import pytest
 
 from rollout.errors import EngineError
 from rollout.published import READY, seal, version_folder
+from rollout.sglang.engine import SGLangEngine
 from rollout.sglang.process import ServerProcess
 from rollout.sglang.replicas import Replicas, starting
 from rollout.types import Finish, Sampling
@@ -57,7 +58,7 @@ def test_killed_in_the_middle_of_an_episode_it_comes_back_with_the_newest_weight
             assert len(servers) == 2
             assert second.versions == ((0, 2),), "the newest published weights, before it answered anything"
             check_completion(lab, grown, second, turn, ATOL)
-            await min_p(lab, engine)
+            await min_p(lab, engine, servers[-1].url)
         finally:
             await engine.close()
             for server in servers:
@@ -66,7 +67,7 @@ def test_killed_in_the_middle_of_an_episode_it_comes_back_with_the_newest_weight
     asyncio.run(asyncio.wait_for(scenario(), 500))
 
 
-async def min_p(lab, engine):
+async def min_p(lab, engine, url):
     """On a server without --enable-deterministic-inference, where min_p works and seeds are refused."""
     prompt, sampling = lab.prompt(10), Sampling(max_new_tokens=60, temperature=0.8, min_p=0.1)
     got = await engine.generate(prompt, sampling, deadline_s=60)
@@ -74,6 +75,11 @@ async def min_p(lab, engine):
     assert np.isneginf(lab.expected(2, prompt, got.token_ids, sampling)).any(), "nothing was cut"
     with pytest.raises(EngineError, match="seed"):
         await engine.generate(prompt, replace(SAMPLED, seed=1), deadline_s=60)
+    lenient = await SGLangEngine.connect(url, drop_seeds=True)
+    await lenient.update_weights(lab.publish(2), 2)
+    got = await lenient.generate(prompt, replace(SAMPLED, seed=1), deadline_s=60)
+    assert len(got.token_ids) == SAMPLED.max_new_tokens
+    await lenient.close()
 
 
 class TestWeights:
