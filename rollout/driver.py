@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Driver:
-    """One per process and store name. Everything it knows about groups is in the log.
+    """One to a run. Everything it knows about groups is in the log.
 
     Args:
         policy_version: the one that the engine answers with now.

@@ -148,6 +148,26 @@ def test_records_that_arrive_together_share_their_fsync(tmp_path, monkeypatch):
     assert len(found(tmp_path)) == 200
 
 
+def test_a_record_is_answered_for_only_after_its_fsync(tmp_path, monkeypatch):
+    events, fsync = [], os.fsync
+
+    def watched(file: int) -> None:
+        time.sleep(0.02)
+        fsync(file)
+        events.append("fsync")
+
+    monkeypatch.setattr(os, "fsync", watched)
+
+    async def write() -> None:
+        async with await Store.open(tmp_path) as store:
+            for number in range(3):
+                await store.append("admitted", f"t@{number}", {})
+                events.append("answer")
+
+    asyncio.run(write())
+    assert events == ["fsync", "fsync", "answer", "fsync", "answer", "fsync", "answer"], "the folder's, then one each"
+
+
 def test_a_full_disk_fails_the_call_and_nothing_else(tmp_path):
     """A real one: the kernel refuses to let the file grow (RLIMIT_FSIZE), in the middle of a record."""
 
