@@ -41,7 +41,7 @@ class Driver:
     """One to a run. Everything it knows about groups is in the log.
 
     Args:
-        policy_version: the one that the engine answers with now.
+        policy_version: what the engine answers with now.
         position: what the learner's checkpoint says it was trained on.
         limit: groups to admit in all, restarts included; None: endless.
         bounded: False when nobody trains on the groups, so that none can be too old.
@@ -69,29 +69,32 @@ class Driver:
         self._tasks = {task.id: task for task in tasks}
         self._store, self._episodes, self._settings = store, episodes, settings
         self._seed, self._limit, self._bounded, self._health = seed, limit, bounded, health
-        self._ledger = Ledger.restore(store.index)
-        self._used = position.plus(self._ledger.numbers[id] for id in self._ledger.dropped)
-        for id in [id for id in self._ledger.waiting if self._ledger.numbers[id] in position]:
-            self._ledger.done_with(id)
-        self._restored = {*self._ledger.waiting, *self._ledger.open}
+        self._ledger, self._used = Ledger(), position
+        self._restored: set[str] = set()  # group ids that an earlier process left open or waiting
         self._handed: set[str] = set()  # group ids that a learner holds
         self._running: dict[str, asyncio.Task[None]] = {}
         self._dropping: set[str] = set()
-        self._admitting: asyncio.Task[None] | None = None
+        self._admitting: list[asyncio.Task[None]] = []  # one, once it is open
         self._bell = Bell()
         self._broken_in_a_row = 0
 
     async def __aenter__(self) -> Driver:
-        self._admitting = asyncio.create_task(self._admit())
-        self._admitting.add_done_callback(lambda _: self._bell.ring())
+        """Read what earlier processes left, and start. Raises `RolloutError` for a damaged record of a group."""
+        self._ledger = await asyncio.to_thread(Ledger.restore, self._store.index)
+        for id in [*self._ledger.waiting]:
+            if self._ledger.numbers[id] in self._used:
+                self._ledger.done_with(id)
+        self._used = self._used.plus(self._ledger.numbers[id] for id in self._ledger.dropped)
+        self._restored = {*self._ledger.waiting, *self._ledger.open}
+        self._admitting = [asyncio.create_task(self._admit())]
+        self._admitting[0].add_done_callback(lambda _: self._bell.ring())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop. Episodes under way are cancelled without a record: the next start runs them again."""
-        assert self._admitting is not None
-        await end([self._admitting])
+        await end(self._admitting)
         await end(list(self._running.values()))
 
     @property
@@ -111,7 +114,7 @@ class Driver:
         of the store, `RolloutError` when every task is benched.
         """
         while True:
-            raise_failure([*filter(None, [self._admitting]), *self._running.values()])
+            raise_failure([*self._admitting, *self._running.values()])
             await self._drop_stale()
             admission = self._next()
             if admission is not None:
@@ -274,5 +277,4 @@ class Driver:
         return bool(left)
 
     def _is_over(self) -> bool:
-        assert self._admitting is not None
-        return self._admitting.done() and not self._running and self._ledger.waiting.keys() <= self._handed
+        return self._admitting[0].done() and not self._running and self._ledger.waiting.keys() <= self._handed
