@@ -71,3 +71,4 @@ class EngineSettings:
     replicas: int = 1
     urls: tuple[str, ...] = ()  # running servers; empty: start them
     prefix_snapshots: int = 64  # prefixes whose cache is kept for the next turn
+    routed_experts: bool = False  # record the experts of every token, for a replayed router

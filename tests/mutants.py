@@ -18,6 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DELTA, ATTENTION, MOE = (f"tests/ornith_jax/nn/test_{name}.py" for name in ("delta_rule", "attention", "moe"))
+SAMPLER, ENGINE, CONFORMANCE = (
+    f"tests/ornith_jax/serve/test_{n}.py" for n in ("sampler", "engine", "engine_conformance")
+)
 PARITY = "tests/ornith_jax/models/test_parity.py"
 ROUND_TRIP, BAD = (f"tests/ornith_jax/convert/test_{name}.py" for name in ("round_trip", "bad_input"))
 EPISODE, SCAFFOLD = "tests/rollout/agent", "tests/rollout/scaffold"
@@ -36,6 +39,10 @@ class Mutant:
 
 def nn(name: str, file: str, old: str, new: str, tests: str) -> Mutant:
     return Mutant(name, f"ornith_jax/nn/{file}.py", old, new, tests)
+
+
+def serve(name: str, file: str, old: str, new: str, tests: str) -> Mutant:
+    return Mutant(name, f"ornith_jax/serve/{file}.py", old, new, tests)
 
 
 MUTANTS = [
@@ -79,6 +86,15 @@ MUTANTS = [
     Mutant("a fork that is not marked", "rollout/agent/conversation.py", "self._forked = bool(self.turns)", "self._forked = False", EPISODE),
     Mutant("a scaffold widens the tools", "rollout/scaffold/parse.py", "if tool not in bounds.tools:", "if False:", SCAFFOLD),
     Mutant("a result is overwritten", "rollout/scaffold/library.py", ".setdefault(result.trajectory_id, result)", ".__setitem__(result.trajectory_id, result)", SCAFFOLD),
+    serve("scored before the cut", "sampler", "return kept_BV - jax.nn.logsumexp(kept_BV, axis=-1, keepdims=True)", "return kept_BV", SAMPLER),
+    serve("likelier tokens counted wrong", "sampler", "dtype=jnp.int32) < count_B)", "dtype=jnp.int32) <= count_B)", SAMPLER),
+    serve("draws do not depend on the position", "sampler", "seed, impl=\"threefry2x32\"), position)", "seed, impl=\"threefry2x32\"), 0)", SAMPLER),
+    serve("a prefix outlives an update", "loop", "self._prefixes.clear()", "pass", CONFORMANCE),
+    serve("a cache of two versions is kept", "loop", " and request.weights == self._weights:", ":", ENGINE),
+    serve("the last token counts as cached", "loop", "np.asarray(request.token_ids[:-1], np.int32)", "np.asarray(request.token_ids, np.int32)", CONFORMANCE),
+    serve("idle rows read a token", "programs", "num_new_B = active_B.astype(jnp.int32)", "num_new_B = jnp.ones_like(token_B)", CONFORMANCE),
+    serve("a moved row arrives empty", "loop", "self._slots.put(row, self._slots.take(request.row, request.length))", "self._slots.put(row, None)", ENGINE),
+    serve("the cancelled keep their rows", "loop", "            self._free(request)\n        if any", "            pass\n        if any", CONFORMANCE),
 ]  # fmt: skip
 
 

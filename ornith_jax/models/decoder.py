@@ -164,9 +164,26 @@ def extend(
 
     Row b has `num_new_B[b]` real tokens, left-aligned; the rest are pads whose hidden states mean nothing.
     """
+    return extend_routed(params, cfg, token_ids_BT, num_new_B, cache, dtype=dtype)[:2]
+
+
+def extend_routed(
+    params: Params,
+    cfg: ModelConfig,
+    token_ids_BT: jax.Array,
+    num_new_B: jax.Array,
+    cache: Params,
+    *,
+    dtype: Any = None,
+) -> tuple[jax.Array, Params, jax.Array | None]:
+    """`extend`, and the experts that every token went through: [B, T, L, X] int32, or None for a dense model.
+
+    L in the order of the layers: the `routed_experts` of a replayed router.
+    """
     ctx = cached_context(num_new_B, cache["length"], token_ids_BT.shape[1])
-    hidden_BTD, layers, _ = _run(params, cfg, token_ids_BT, ctx, cache["layers"], dtype, "none")
-    return hidden_BTD, {"length": cache["length"] + num_new_B, "layers": layers}
+    hidden_BTD, layers, experts_LBTX = _run(params, cfg, token_ids_BT, ctx, cache["layers"], dtype, "none")
+    experts_BTLX = None if experts_LBTX is None else jnp.moveaxis(experts_LBTX, 0, 2).astype(jnp.int32)
+    return hidden_BTD, {"length": cache["length"] + num_new_B, "layers": layers}, experts_BTLX
 
 
 def _run(
@@ -179,7 +196,7 @@ def _run(
     remat: str,
     routed_BTLX: jax.Array | None = None,
 ) -> tuple[jax.Array, Any, jax.Array | None]:
-    """(hidden [B, T, D], the new cache, the load of the experts [L, E])."""
+    """(hidden [B, T, D], the new cache, `moe.router_record` of every layer [L, ...])."""
     family = FAMILIES[cfg.family]
     dtype = jnp.dtype(dtype or cfg.dtype)
     x_BTD = embed(params["embed"], token_ids_BT, dtype, cfg.padding_id, ctx.mesh)
@@ -213,7 +230,7 @@ def _run(
         load = jnp.concatenate([load_PE for _, load_PE in outs]) if cfg.moe else None
     else:
         x_BTD, (cache, load) = jax.lax.scan(period, x_BTD, (params["layers"], cache, routed))
-        load = None if load is None else load.reshape(cfg.num_layers, -1)
+        load = None if load is None else load.reshape(cfg.num_layers, *load.shape[2:])
     x_BTD = rms_norm(x_BTD, params["final_norm"], cfg.norm_eps, zero_centered=family.ZERO_CENTERED_NORMS)
     return x_BTD, cache, load
 

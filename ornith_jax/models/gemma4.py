@@ -16,7 +16,7 @@ from ornith_jax.nn.context import Context
 from ornith_jax.nn.experts import experts_specs
 from ornith_jax.nn.linear import project
 from ornith_jax.nn.mlp import gelu_tanh, mlp, mlp_specs
-from ornith_jax.nn.moe import expert_load, route, routed_experts
+from ornith_jax.nn.moe import route, routed_experts, router_record
 from ornith_jax.nn.norm import rms_norm
 from ornith_jax.params import Params, ParamSpec, Table
 
@@ -78,7 +78,7 @@ def _moe(params: Params, x_BTD: jax.Array, ctx: Context, cfg: MoEConfig, eps: fl
     weights_BTX = weights_BTX * params["expert_scale"].astype(jnp.float32)[experts_BTX]
     h_BTD = rms_norm(x_BTD, params["pre_norm"], eps)
     h_BTD = routed_experts(params["experts"], h_BTD, weights_BTX, experts_BTX, gelu_tanh, ctx.mesh)
-    return rms_norm(h_BTD, params["post_norm"], eps), expert_load(experts_BTX, ctx.valid_BT, cfg.num_experts)
+    return rms_norm(h_BTD, params["post_norm"], eps), router_record(experts_BTX, ctx, cfg.num_experts)
 
 
 def config_from_hf(model_type: str, fields: Fields) -> ModelConfig:

@@ -5,7 +5,6 @@ B batch, T tokens, D model width, E experts, X experts per token.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -62,16 +61,24 @@ def top_k(logits: jax.Array, experts_per_token: int, given: jax.Array | None = N
 
 def route(logits_BTE: jax.Array, cfg: MoEConfig, ctx: Context) -> tuple[jax.Array, jax.Array]:
     """`top_k` of each token where it is: left to XLA's partitioner, every device gathers the logits of the batch."""
-    choose = partial(top_k, experts_per_token=cfg.experts_per_token)
+
+    def choose(logits_BTE: jax.Array, *given_BTX: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return top_k(logits_BTE, cfg.experts_per_token, *given_BTX)
+
     if ctx.mesh is not None:
         choose = jax.shard_map(choose, mesh=ctx.mesh, in_specs=batch_spec(), out_specs=batch_spec())
-    return choose(logits_BTE) if ctx.routed_BTX is None else choose(logits_BTE, given=ctx.routed_BTX)
+    return choose(logits_BTE) if ctx.routed_BTX is None else choose(logits_BTE, ctx.routed_BTX)
 
 
 def expert_load(experts_BTX: jax.Array, valid_BT: jax.Array, num_experts: int) -> jax.Array:
     """[E] float32: how many tokens of the batch went to each expert; pads are not counted."""
     chosen_BTXE = experts_BTX[..., None] == jnp.arange(num_experts, dtype=experts_BTX.dtype)[None, None, None]
     return jnp.sum(chosen_BTXE & valid_BT[..., None, None], axis=(0, 1, 2), dtype=jnp.float32)
+
+
+def router_record(experts_BTX: jax.Array, ctx: Context, num_experts: int) -> jax.Array:
+    """What a layer tells of its router: its load [E]; with a cache, in an engine, the experts per token [B, T, X]."""
+    return experts_BTX if ctx.cached_B is not None else expert_load(experts_BTX, ctx.valid_BT, num_experts)
 
 
 def routed_experts(
@@ -91,9 +98,9 @@ def routed_experts(
 
 
 def moe(params: Params, x_BTD: jax.Array, ctx: Context, cfg: MoEConfig, act: Activation) -> tuple[jax.Array, jax.Array]:
-    """Routed experts plus the gated shared expert (HF Qwen3_5MoeSparseMoeBlock), and the load of each expert."""
+    """Routed experts plus the gated shared expert (HF Qwen3_5MoeSparseMoeBlock), and `router_record`."""
     weights_BTX, experts_BTX = route(project(x_BTD, params["router"]), cfg, ctx)
     routed = routed_experts(params["experts"], x_BTD, weights_BTX, experts_BTX, act, ctx.mesh)
     gate_BT1 = jax.nn.sigmoid(project(x_BTD, params["shared_gate"]))[..., None]
-    load_E = expert_load(experts_BTX, ctx.valid_BT, cfg.num_experts)
-    return routed + gate_BT1 * mlp(params["shared"], x_BTD, act), load_E
+    record = router_record(experts_BTX, ctx, cfg.num_experts)
+    return routed + gate_BT1 * mlp(params["shared"], x_BTD, act), record

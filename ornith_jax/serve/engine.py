@@ -19,7 +19,7 @@ from ornith_jax.convert.load import load
 from ornith_jax.errors import OrnithError
 from ornith_jax.models import decoder
 from ornith_jax.params import Params, is_spec
-from ornith_jax.serve.loop import Loop, Swap
+from ornith_jax.serve.loop import CLOSE_S, Loop, Swap
 from ornith_jax.serve.request import Request, check
 from rollout.engine import Health
 from rollout.errors import EngineError, RolloutError
@@ -27,7 +27,7 @@ from rollout.published import verify
 from rollout.settings import EngineSettings
 from rollout.types import Completion, Finish, Sampling
 
-CLOSE_S = 10.0
+UPDATE_S = 600.0  # a dispatch that compiles can take minutes; then something is wrong
 
 
 class EmbeddedEngine:
@@ -39,6 +39,8 @@ class EmbeddedEngine:
     def __init__(self, cfg: ModelConfig, settings: EngineSettings) -> None:
         if settings.tensor_parallel != 1 or settings.replicas != 1:
             raise OrnithError("engine: the embedded engine runs on one device; set tensor_parallel=1 and replicas=1")
+        if settings.slots < 1:
+            raise OrnithError(f"engine: slots={settings.slots}; at least 1 request must run at once")
         self.cfg, self.settings = cfg, settings
         self.max_len = min(settings.max_len, cfg.max_positions)
         self._loop = Loop(cfg, settings, self.max_len)
@@ -72,7 +74,7 @@ class EmbeddedEngine:
     async def health(self) -> Health:
         if self._loop.fault:
             raise EngineError("dead", self._loop.fault)
-        running, waiting = len(self._loop.running), len(self._loop.waiting)
+        running, waiting = self._loop.counts()
         return Health(
             policy_version=self.policy_version, running=running, waiting=waiting, capacity=self.settings.slots
         )
@@ -83,7 +85,10 @@ class EmbeddedEngine:
     async def _swap(self, params: Params, policy_version: int) -> float:
         swap = Swap(params, policy_version)
         self._loop.order(swap)
-        return await asyncio.wrap_future(swap.future)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(swap.future), UPDATE_S)
+        except TimeoutError:
+            raise EngineError("update_failed", f"the engine's thread has not answered for {UPDATE_S:.0f} s") from None
 
     def _load(self, path: Path, policy_version: int) -> Params:
         try:

@@ -11,6 +11,7 @@ A field that would change the answer and is not known here is refused by name. A
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import uuid
@@ -113,6 +114,8 @@ class Server:
             "weight_versions": spans,
             "output_token_logprobs": triples,
         }
+        if got.routed_experts:
+            meta["routed_experts"] = base64.b64encode(got.routed_experts).decode()
         return {"text": self._text(got.token_ids), "output_ids": list(got.token_ids), "meta_info": meta}
 
     async def update(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Between two dispatches is the only moment at which anything changes: weights are
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -19,12 +20,13 @@ import numpy as np
 
 from ornith_jax.config import ModelConfig
 from ornith_jax.params import Params
-from ornith_jax.serve.prefixes import Prefixes
+from ornith_jax.serve.prefixes import Prefixes, Snapshot
 from ornith_jax.serve.request import Request, answer
 from ornith_jax.serve.slots import PIECES, Slots
 from rollout.errors import EngineError
 from rollout.settings import EngineSettings
 
+CLOSE_S = 10.0  # for the dispatch under way
 IDLE_S = 1.0  # the thread looks up this often when there is nothing to do
 
 
@@ -47,14 +49,16 @@ class Loop:
         self.waiting: deque[Request] = deque()
         self._filling: list[Request] = []  # those of the running whose prompt is not read yet
         self._params: Params | None = None
-        self._settings, self._dtype = settings, settings.dtype
-        self._slots = Slots(cfg, settings.slots, max_len, settings.dtype)
+        self._weights = 0  # counts the swaps: a version may come again, after a restart, with other weights
+        self._settings = settings
+        self._slots = Slots(cfg, settings, max_len)
         self._prefixes = Prefixes(settings.prefix_snapshots)
         self._orders: deque[Request | Swap] = deque()
         self._changed = threading.Condition()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="ornith-engine", daemon=True)
         self._thread.start()
+        atexit.register(self.end, CLOSE_S)  # a thread inside XLA while the interpreter goes away aborts the process
 
     def order(self, order: Request | Swap) -> None:
         """From any thread. Raises EngineError("dead") when there is no thread left to carry it out."""
@@ -64,8 +68,13 @@ class Loop:
             self._orders.append(order)
             self._changed.notify()
 
+    def counts(self) -> tuple[int, int]:
+        """(running, waiting); from any thread, a moment ago."""
+        return len(self.running), len(self.waiting) + len(self._orders)
+
     def end(self, timeout_s: float) -> None:
         """Stop after the dispatch under way; whoever still waits is told."""
+        atexit.unregister(self.end)
         with self._changed:
             self._ending = True
             self._changed.notify()
@@ -75,10 +84,11 @@ class Loop:
         fault = "the engine was closed"
         try:
             # Precision is a setting of the thread, not of the process.
-            with jax.default_matmul_precision("highest" if self._dtype == "float32" else "default"):
+            with jax.default_matmul_precision("highest" if self._settings.dtype == "float32" else "default"):
                 while self._take_orders():
                     self._drop_cancelled()
                     self._fill()
+                    self._close_ranks()
                     self._decode()
         except Exception as error:
             fault = f"the engine's thread failed: {error!r}"
@@ -111,6 +121,7 @@ class Loop:
         """Running requests keep what they have cached and go on under the new weights; no prefix outlives the old."""
         start = time.perf_counter()
         self._params, self.policy_version = swap.params, swap.policy_version
+        self._weights += 1
         self._prefixes.clear()
         answer(swap.future, time.perf_counter() - start)
 
@@ -145,7 +156,7 @@ class Loop:
 
         It waits while another reads the same prompt: the siblings of a group share their first.
         """
-        row = next((row for row in range(self._settings.slots) if row not in self.running), None)
+        row = self._free_row()
         if row is None or not self.waiting:
             return False
         request = self.waiting[0]
@@ -155,10 +166,12 @@ class Loop:
         if shared:
             return False
         self.waiting.popleft()
-        request.row, request.policy_version = row, self.policy_version
-        request.filled, snapshot = self._prefixes.longest(request.prompt_ids[:-1])
-        request.cached_tokens = request.filled
-        self._slots.put(row, snapshot)
+        request.row, request.weights = row, self._weights
+        snapshot = self._prefixes.longest(request.prompt_ids[:-1])
+        self._slots.put(row, snapshot.row if snapshot else None)
+        if snapshot:
+            request.filled = request.cached_tokens = len(snapshot.token_ids)
+            request.experts = list(snapshot.experts)
         self.running[row] = request
         if request.unread.size:
             self._filling.append(request)
@@ -169,9 +182,22 @@ class Loop:
         return any(_begins_with(other, token_ids) for other in self.waiting)
 
     def _keep(self, request: Request, token_ids: np.ndarray) -> None:
-        """A snapshot of the request's row, unless an older version computed part of it."""
-        if self._settings.prefix_snapshots and len(token_ids) and request.policy_version == self.policy_version:
-            self._prefixes.put(token_ids, self._slots.take(request.row, len(token_ids)))
+        """A snapshot of the request's row, unless older weights computed part of it."""
+        if self._settings.prefix_snapshots and len(token_ids) and request.weights == self._weights:
+            row = self._slots.take(request.row, len(token_ids))
+            self._prefixes.put(Snapshot(token_ids, row, tuple(request.experts)))
+
+    def _close_ranks(self) -> None:
+        """Move the last requests into lower rows when a smaller box then holds them all: a straggler runs alone."""
+        while self.running and self._slots.box(len(self.running)) < self._slots.box(max(self.running) + 1):
+            request = self.running.pop(max(self.running))
+            row = self._free_row()
+            assert row is not None
+            self._slots.put(row, self._slots.take(request.row, request.length))
+            request.row, self.running[row] = row, request
+
+    def _free_row(self) -> int | None:
+        return next((row for row in range(self._settings.slots) if row not in self.running), None)
 
     def _decode(self) -> None:
         requests = [request for request in self.running.values() if not request.unread.size]

@@ -7,10 +7,20 @@ continue from it. Everything is forgotten when the weights change.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import numpy as np
 
 from ornith_jax.params import Params
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A row that has read `token_ids` [T] int32; `experts`: [n, L, X] pieces for all of them, if recorded."""
+
+    token_ids: np.ndarray
+    row: Params
+    experts: tuple[np.ndarray, ...] = ()
 
 
 class Prefixes:
@@ -18,24 +28,23 @@ class Prefixes:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._rows: OrderedDict[bytes, Params] = OrderedDict()
+        self._kept: OrderedDict[bytes, Snapshot] = OrderedDict()
 
-    def put(self, token_ids: np.ndarray, row: Params) -> None:
-        """Keep `row`, which has read `token_ids` [T] int32."""
-        key = token_ids.tobytes()
-        self._rows[key] = row
-        self._rows.move_to_end(key)
-        while len(self._rows) > self.limit:
-            self._rows.popitem(last=False)
+    def put(self, snapshot: Snapshot) -> None:
+        key = snapshot.token_ids.tobytes()
+        self._kept[key] = snapshot
+        self._kept.move_to_end(key)
+        while len(self._kept) > self.limit:
+            self._kept.popitem(last=False)
 
-    def longest(self, token_ids: np.ndarray) -> tuple[int, Params | None]:
-        """(tokens read, row) of the longest snapshot that `token_ids` begins with; (0, None) without one."""
+    def longest(self, token_ids: np.ndarray) -> Snapshot | None:
+        """The longest that `token_ids` begins with."""
         wanted = token_ids.tobytes()
-        key = max((k for k in self._rows if wanted.startswith(k)), key=len, default=b"")
-        if not key:
-            return 0, None
-        self._rows.move_to_end(key)
-        return len(key) // token_ids.itemsize, self._rows[key]
+        key = max((key for key in self._kept if wanted.startswith(key)), key=len, default=None)
+        if key is None:
+            return None
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
     def clear(self) -> None:
-        self._rows.clear()
+        self._kept.clear()

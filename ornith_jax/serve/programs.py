@@ -3,7 +3,7 @@
 Every shape is static. A program works on a box, the first `length` positions of some rows, so that short and few
 sequences do not pay for the longest and the most; there is one compiled program per size of box in use.
 
-B rows, T tokens, N steps, V vocabulary, M stop tokens.
+B rows, T tokens, N steps, V vocabulary, M stop tokens, L layers, X experts per token.
 """
 
 from __future__ import annotations
@@ -92,36 +92,37 @@ def fill(
     cfg: ModelConfig,
     length: int,
     dtype: Any,
-) -> Params:
+) -> tuple[Params, jax.Array | None]:
     """Prefill of the B rows from `row` on: row b reads the first `num_new_B[b]` of its T token slots, or none.
 
-    Nothing is sampled; `cache` is given away.
+    Nothing is sampled; `cache` is given away. Returns it, and the experts of every token [B, T, L, X] int32, or None.
     """
     box = read(cache, cfg, row, token_ids_BT.shape[0], length)
-    _, box = decoder.extend(params, cfg, token_ids_BT, num_new_B, box, dtype=dtype)
-    return write(cache, cfg, row, box)
+    _, box, experts_BTLX = decoder.extend_routed(params, cfg, token_ids_BT, num_new_B, box, dtype=dtype)
+    return write(cache, cfg, row, box), experts_BTLX
 
 
 @partial(jax.jit, static_argnames=("cfg", "length", "dtype"), donate_argnames=("cache",))
 def decode(
     params: Params, cache: Params, rows: Rows, steps: jax.Array, *, cfg: ModelConfig, length: int, dtype: Any
-) -> tuple[Params, jax.Array, jax.Array]:
+) -> tuple[Params, jax.Array, jax.Array, jax.Array | None]:
     """Up to `steps` <= MAX_STEPS tokens for the first B rows of the cache, which is given away.
 
     Returns the cache, tokens [N, B] int32 and their behaviour log-probabilities [N, B] float32; -1 and 0 where a row
-    had stopped. Ends early when all rows have.
+    had stopped. Ends early when all rows have. Last, of a mixture, the experts [N, B, L, X] int32 of the tokens read.
     """
     B = rows.token.shape[0]
     first = jnp.zeros((), jnp.int32)
 
     def goes_on(carry: tuple[Any, ...]) -> jax.Array:
-        step, _, _, budget_B, _, _ = carry
+        step, _, _, budget_B, *_ = carry
         return (step < steps) & jnp.any(budget_B > 0)
 
     def one(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        step, box, token_B, budget_B, tokens_NB, logprobs_NB = carry
+        step, box, token_B, budget_B, tokens_NB, logprobs_NB, experts_NBLX = carry
         active_B = budget_B > 0
-        hidden_BTD, box = decoder.extend(params, cfg, token_B[:, None], active_B.astype(jnp.int32), box, dtype=dtype)
+        num_new_B = active_B.astype(jnp.int32)
+        hidden_BTD, box, read_BTLX = decoder.extend_routed(params, cfg, token_B[:, None], num_new_B, box, dtype=dtype)
         # A float32 head, as the learner's: bfloat16 logits would be off by more than the whole rest of the network.
         logits_BV = decoder.logits(params, cfg, hidden_BTD.astype(jnp.float32))[:, 0]
         next_B, logprob_B = sample(logits_BV, rows.knobs, box["length"])
@@ -129,9 +130,14 @@ def decode(
         budget_B = jnp.where(active_B & ~stopped_B, budget_B - 1, 0)
         tokens_NB = tokens_NB.at[step].set(jnp.where(active_B, next_B, -1))
         logprobs_NB = logprobs_NB.at[step].set(jnp.where(active_B, logprob_B, 0.0))
-        return step + 1, box, jnp.where(active_B, next_B, token_B), budget_B, tokens_NB, logprobs_NB
+        if read_BTLX is not None:
+            experts_NBLX = experts_NBLX.at[step].set(read_BTLX[:, 0])
+        return step + 1, box, jnp.where(active_B, next_B, token_B), budget_B, tokens_NB, logprobs_NB, experts_NBLX
 
     written = jnp.full((MAX_STEPS, B), -1, jnp.int32), jnp.zeros((MAX_STEPS, B), jnp.float32)
-    start = (first, read(cache, cfg, first, B, length), rows.token, rows.budget, *written)
-    _, box, _, _, tokens_NB, logprobs_NB = jax.lax.while_loop(goes_on, one, start)
-    return write(cache, cfg, first, box), tokens_NB, logprobs_NB
+    experts = None
+    if cfg.moe:
+        experts = jnp.zeros((MAX_STEPS, B, cfg.num_layers, cfg.moe.experts_per_token), jnp.int32)
+    start = (first, read(cache, cfg, first, B, length), rows.token, rows.budget, *written, experts)
+    _, box, _, _, tokens_NB, logprobs_NB, experts = jax.lax.while_loop(goes_on, one, start)
+    return write(cache, cfg, first, box), tokens_NB, logprobs_NB, experts

@@ -27,13 +27,14 @@ class Request:
     future: Future[Completion] = field(default_factory=Future)
     submitted: float = field(default_factory=time.monotonic)
 
-    policy_version: int | None = None  # when it started; its cache is pure while this is still the engine's
+    weights: int = 0  # which weights it started under; its cache is pure while these are still the engine's
     row: int = -1
     filled: int = 0  # prompt tokens in the cache
     cached_tokens: int = 0
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     versions: list[Span] = field(default_factory=list)
+    experts: list[np.ndarray] = field(default_factory=list)  # [n, L, X] int32 each, of all tokens read, in order
 
     def append(self, token_ids: Sequence[int], logprobs: Sequence[float], policy_version: int) -> None:
         """Tokens just written by `policy_version`. The ids come last: a reader has no more of them than of the rest."""
@@ -60,11 +61,16 @@ class Request:
 
     def completion(self, finish: Finish) -> Completion:
         token_ids = tuple(self.token_ids)
+        routed = b""
+        if self.experts and token_ids:
+            read = np.concatenate(self.experts)[: len(self.prompt_ids) + len(token_ids) - 1]
+            routed = read.astype("<i4").tobytes()
         return Completion(
             token_ids=token_ids,
             behavior_logprobs=tuple(self.logprobs[: len(token_ids)]),
             versions=tuple(span for span in self.versions if span[0] < len(token_ids)),
             finish=finish,
+            routed_experts=routed,
             cached_tokens=self.cached_tokens,
             seconds=time.monotonic() - self.submitted,
         )

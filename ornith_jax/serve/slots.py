@@ -17,6 +17,7 @@ from ornith_jax.params import Params
 from ornith_jax.serve.programs import MAX_STEPS, MAX_STOPS, Rows, decode, fill, new_cache, put_row, take_row
 from ornith_jax.serve.request import Request
 from ornith_jax.serve.sampler import Knobs
+from rollout.settings import EngineSettings
 
 PIECES = (32, 128, 512)  # tokens of a prompt that are read at once; the last is also the most of all rows together
 DISPATCH_S = 0.03  # how long one call of `decode` should take: it is what an update or a new request waits for
@@ -49,11 +50,16 @@ def boxes_of(slots: int) -> tuple[int, ...]:
 class Slots:
     """The device's side of the engine: `slots` rows for sequences of up to `max_len` tokens."""
 
-    def __init__(self, cfg: ModelConfig, slots: int, max_len: int, dtype: str) -> None:
-        self.cfg, self.slots, self.max_len, self.dtype = cfg, slots, max_len, jnp.dtype(dtype)
-        self._cache = new_cache(cfg, slots, max_len, self.dtype)
+    def __init__(self, cfg: ModelConfig, settings: EngineSettings, max_len: int) -> None:
+        self.cfg, self.slots, self.max_len, self.dtype = cfg, settings.slots, max_len, jnp.dtype(settings.dtype)
+        self.routed_experts = settings.routed_experts
+        self._cache = new_cache(cfg, self.slots, max_len, self.dtype)
         self._empty = new_cache(cfg, 1, 1, self.dtype)
         self._step_s: dict[tuple[int, int], float] = {}  # seconds of one step, by size of box; absent: not compiled
+
+    def box(self, rows: int) -> int:
+        """Rows of the smallest box that holds the first `rows`."""
+        return next(size for size in boxes_of(self.slots) if size >= rows)
 
     def put(self, row: int, snapshot: Params | None) -> None:
         """Make a row what the snapshot was, or empty."""
@@ -75,7 +81,7 @@ class Slots:
             request.filled += len(piece)
         longest = max(request.filled for request in members)
         length = length_of(longest, self.max_len)
-        self._cache = fill(
+        self._cache, experts_BTLX = fill(
             params,
             self._cache,
             np.int32(row),
@@ -85,6 +91,10 @@ class Slots:
             length=length,
             dtype=self.dtype,
         )
+        if self.routed_experts and experts_BTLX is not None:
+            read = np.asarray(experts_BTLX)
+            for request in members:
+                request.experts.append(read[request.row - row, : num_new[request.row - row]])
         return token_ids.size
 
     def _neighbours(self, requests: Sequence[Request]) -> tuple[int, int, list[Request]]:
@@ -100,14 +110,13 @@ class Slots:
     def decode(self, params: Params, requests: Sequence[Request], policy_version: int) -> None:
         """Let every request write as many tokens as fit into one dispatch."""
         longest = max(request.length for request in requests)
-        last = max(request.row for request in requests)
-        rows = next(rows for rows in boxes_of(self.slots) if rows > last)
+        rows = self.box(max(request.row for request in requests) + 1)
         room = max(request.budget - len(request.token_ids) for request in requests)
         guess = self._step_s.get((rows, length_of(longest, self.max_len)), 0.0)
         steps = max(1, min(MAX_STEPS, room, int(DISPATCH_S / guess) if guess else 1))
         length = length_of(longest + steps, self.max_len)
         start = time.perf_counter()
-        self._cache, tokens, logprobs = decode(
+        self._cache, tokens, logprobs, experts = decode(
             params,
             self._cache,
             _rows(requests, rows),
@@ -119,8 +128,11 @@ class Slots:
         tokens_NB, logprobs_NB = jax.device_get((tokens, logprobs))
         counts_B = (tokens_NB >= 0).sum(axis=0)
         self._learn(rows, length, (time.perf_counter() - start) / counts_B.max())
+        read = np.asarray(experts) if self.routed_experts and experts is not None else None
         for request in requests:
             count = counts_B[request.row]
+            if read is not None:
+                request.experts.append(read[:count, request.row])
             written = tokens_NB[:count, request.row].tolist(), logprobs_NB[:count, request.row].tolist()
             request.append(*written, policy_version)
 

@@ -24,9 +24,9 @@ def add_parser(verbs: Any) -> None:
     verb.add_argument("--max-len", type=int, default=4096, help="tokens of a request, prompt and completion")
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the model's")
     verb.add_argument("--version", type=int, default=0, help="the policy version that these weights are")
+    verb.add_argument("--routed-experts", action="store_true", help="return experts, for a replayed router")
     sglang = verb.add_argument_group("with --engine sglang")
     sglang.add_argument("--tensor-parallel", type=int, default=1, help="accelerators of the server")
-    sglang.add_argument("--routed-experts", action="store_true", help="return experts, for a replayed router")
     sglang.add_argument("--deterministic", action="store_true", help="take seeds (and no min_p)")
     sglang.add_argument("--log", type=Path, default=Path("sglang.log"), help="of the server")
     sglang.add_argument("--python", default=sys.executable, help="an interpreter that has sglang")
@@ -46,7 +46,9 @@ def _embedded(args: argparse.Namespace) -> None:
     from rollout.settings import EngineSettings
 
     cfg, params = load(args.model)
-    settings = EngineSettings(slots=args.slots, max_len=args.max_len, dtype=args.dtype or cfg.dtype)
+    settings = EngineSettings(
+        slots=args.slots, max_len=args.max_len, dtype=args.dtype or cfg.dtype, routed_experts=args.routed_experts
+    )
     folder = next((f for f in (args.model, args.model / "hf") if (f / "tokenizer.json").is_file()), None)
     chat = None if folder is None else load_chat(folder, cfg.family)
 
@@ -65,7 +67,7 @@ async def _forever(app: Any, host: str, port: int) -> None:
     """Until interrupted or terminated."""
     from aiohttp import web
 
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, handler_cancellation=True)  # a client that hangs up frees its row
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

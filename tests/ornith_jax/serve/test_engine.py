@@ -16,7 +16,7 @@ from ornith_jax.models.named import TINY_QWEN
 from ornith_jax.params import init
 from ornith_jax.serve.engine import EmbeddedEngine
 from ornith_jax.serve.loop import Swap
-from ornith_jax.serve.prefixes import Prefixes
+from ornith_jax.serve.prefixes import Prefixes, Snapshot
 from ornith_jax.serve.slots import boxes_of, length_of, piece_of
 from rollout.errors import EngineError
 from rollout.settings import EngineSettings
@@ -63,6 +63,8 @@ def test_new_weights_meet_the_old_cache_of_a_running_request(lab: Lab):
             await engine.update_params(new, 2)
             got = await task
             if len(got.versions) == 2:
+                later = await engine.generate([*prompt, *got.token_ids, 3], GREEDY, deadline_s=WAIT_S)
+                assert later.cached_tokens == 0, "continued from a cache that two versions wrote"
                 return got
             await engine.update_params(old, 1)
         raise AssertionError("no update met a running request")
@@ -122,16 +124,33 @@ def test_cached_equals_uncached(lab: Lab):
     assert all(cached[1:])
 
 
+def test_a_straggler_moves_to_the_first_row_and_loses_nothing(lab: Lab):
+    async def tail(engine: EmbeddedEngine):
+        short = [engine.generate(lab.prompt(3 + n), Sampling(max_new_tokens=2), deadline_s=WAIT_S) for n in range(3)]
+        tasks = [asyncio.ensure_future(each) for each in (*short, engine.generate(prompt, long, deadline_s=WAIT_S))]
+        await asyncio.gather(*tasks[:3])
+        rows = set()
+        while not tasks[3].done():
+            rows |= set(engine._loop.running)
+            await asyncio.sleep(0.002)
+        return rows, tasks[3].result()
+
+    prompt, long = lab.prompt(20), Sampling(max_new_tokens=230, temperature=0.0)
+    rows, got = with_engine(lab, tail)
+    assert 0 in rows
+    check_completion(lab, prompt, got, long, atol=1e-3)
+
+
 def test_the_least_recently_used_prefix_goes_first():
     prefixes = Prefixes(2)
-    one, two, three = (np.arange(n, dtype=np.int32) for n in (1, 2, 3))
-    prefixes.put(one, {"row": 1})
-    prefixes.put(two, {"row": 2})
-    assert prefixes.longest(np.array([0, 9], np.int32)) == (1, {"row": 1})
-    prefixes.put(three, {"row": 3})
-    assert prefixes.longest(two) == (1, {"row": 1}), "two was used longest ago"
-    assert prefixes.longest(np.arange(9, dtype=np.int32)) == (3, {"row": 3})
-    assert prefixes.longest(np.array([7], np.int32)) == (0, None)
+    one, two, three = (Snapshot(np.arange(n, dtype=np.int32), {}) for n in (1, 2, 3))
+    prefixes.put(one)
+    prefixes.put(two)
+    assert prefixes.longest(np.array([0, 9], np.int32)) is one
+    prefixes.put(three)
+    assert prefixes.longest(two.token_ids) is one, "two was used longest ago"
+    assert prefixes.longest(np.arange(9, dtype=np.int32)) is three
+    assert prefixes.longest(np.array([7], np.int32)) is None
 
 
 def test_the_engine_has_its_own_copy_of_the_learners_weights(lab: Lab):
