@@ -16,6 +16,8 @@ padded    one of them in each row; only tokens that are no padding are counted
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import statistics
 import tempfile
@@ -76,16 +78,17 @@ class Ours:
         from ornith_jax.train.likelihood import likelihood_metrics
         from ornith_jax.train.loop import train
 
-        self.state = train(
-            self.jitted,
-            self.state,
-            batches,
-            experiment=self.experiment,
-            mesh=self.mesh,
-            run_dir=folder,
-            checkpoints=NoCheckpoints(),  # type: ignore[arg-type]
-            summary=likelihood_metrics,
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # its lines of progress
+            self.state = train(
+                self.jitted,
+                self.state,
+                batches,
+                experiment=self.experiment,
+                mesh=self.mesh,
+                run_dir=folder,
+                checkpoints=NoCheckpoints(),  # type: ignore[arg-type]
+                summary=likelihood_metrics,
+            )
         jax.block_until_ready(self.state)
 
     def step(self, batch: Any) -> None:
@@ -222,6 +225,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--models", type=int, default=4, help="the first so many of benchmarks.model")
     args = parser.parse_args()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # where torch is
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     import torch
 

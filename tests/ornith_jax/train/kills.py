@@ -78,8 +78,18 @@ class Project:
     def metrics(self, run: str) -> Path:
         return self.folder / run / "metrics.jsonl"
 
-    def start(self, run: str) -> subprocess.Popen[str]:
-        command = ["-m", "ornith_jax.cli", "sft", self.experiment, "--data", self.data, "--run", self.folder / run]
+    def start(self, run: str, *overrides: str) -> subprocess.Popen[str]:
+        command = [
+            "-m",
+            "ornith_jax.cli",
+            "sft",
+            self.experiment,
+            *overrides,
+            "--data",
+            self.data,
+            "--run",
+            self.folder / run,
+        ]
         settings = {
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": "--xla_backend_optimization_level=0",
@@ -94,9 +104,9 @@ class Project:
             text=True,
         )
 
-    def finish(self, run: str) -> list[dict]:
+    def finish(self, run: str, *overrides: str) -> list[dict]:
         """Let a run go to its end; its records."""
-        process = self.start(run)
+        process = self.start(run, *overrides)
         _, errors = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 0, errors
         return read(self.metrics(run))

@@ -19,9 +19,13 @@ def project(tmp_path_factory) -> Project:
     return Project.make(tmp_path_factory.mktemp("resume"))
 
 
+@pytest.fixture(scope="module")
+def whole(project) -> list[dict]:
+    return project.finish("whole")
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_twice_is_the_run_that_was_not(project):
-    whole = project.finish("whole")
+def test_a_run_that_is_killed_twice_is_the_run_that_was_not(project, whole):
     assert [record["batch"] for record in whole] == list(range(1, 31))
     assert whole[-1]["loss"] < whole[0]["loss"] - 0.2
     seen = kill_at(project, "killed", lines=7, delay_s=0.01)
@@ -31,9 +35,12 @@ def test_a_run_that_is_killed_twice_is_the_run_that_was_not(project):
 
 
 @pytest.mark.slow
-def test_a_finished_run_does_nothing_more_and_a_longer_one_goes_on(project):
-    before = project.finish("whole")
-    assert project.finish("whole") == before
+def test_a_finished_run_does_nothing_more_and_a_longer_one_goes_on(project, whole):
+    assert project.finish("whole") == whole
+    longer = project.finish("whole", "train.steps=32")
+    assert longer[:30] == whole
+    assert [record["batch"] for record in longer[30:]] == [31, 32]
+    assert sorted(path.name for path in (project.folder / "whole" / "weights").iterdir()) == ["v0000030", "v0000032"]
 
 
 def test_a_run_directory_belongs_to_one_experiment_and_one_process(project, tmp_path):
