@@ -24,7 +24,7 @@ async def main(folder: Path) -> None:
     if (folder / "checkpoint.json").exists():
         saved = json.loads((folder / "checkpoint.json").read_text())
         version, position = saved["version"], Position.from_json(saved["position"])
-    episodes = Simulation(lambda id: random.Random(id).uniform(0.005, 0.03))
+    episodes = Simulation(lambda id: random.Random(id).uniform(0.01, 0.05))
     episodes.version = version
     options = {"policy_version": version, "position": position, "limit": GROUPS}
     async with driving(folder / "log", episodes, SETTINGS, count=10, **options) as driver:

@@ -1,6 +1,7 @@
 """Groups, their bounds and their failures, over simulated episodes and the real log."""
 
 import asyncio
+import os
 import random
 import time
 
@@ -132,7 +133,7 @@ def test_a_straggler_is_cancelled_and_its_group_keeps_the_others(tmp_path):
     def seconds(id: str) -> float:
         return 60.0 if id.endswith("/0/1") else 0.0
 
-    groups = play(collected(tmp_path, Simulation(seconds), settings(group_s=0.2), limit=2), 5)
+    groups = play(collected(tmp_path, Simulation(seconds), settings(group_s=1.0), limit=2), 10)
     found = stops(groups)
     assert [stop for id, stop in found.items() if id.endswith("/0/1")] == [StopReason.CANCELLED] * 2
     assert sum(stop is StopReason.SUBMITTED for stop in found.values()) == 6
@@ -147,7 +148,7 @@ def test_a_proposal_that_hangs_is_one_cancelled_record(tmp_path):
                 await asyncio.sleep(60)
             return await super().propose(task, scaffold_index=scaffold_index, **fields)
 
-    (group,) = play(collected(tmp_path, Hanging(), settings(group_s=0.2), limit=1), 5)
+    (group,) = play(collected(tmp_path, Hanging(), settings(group_s=1.0), limit=1), 10)
     assert [(t.id[-3:], t.stop.value) for t in group.trajectories] == [
         ("0/0", "submitted"),
         ("0/1", "submitted"),
@@ -169,12 +170,12 @@ def test_an_episode_that_cannot_be_cancelled_is_left_behind(tmp_path, monkeypatc
             return await super().solve(task, proposal, solution_index)
 
     async def run():
-        groups = await collected(tmp_path, Stubborn(), settings(group_s=0.1), limit=1)
+        groups = await collected(tmp_path, Stubborn(), settings(group_s=0.5), limit=1)
         release.set()
         await asyncio.sleep(0.05)
         return groups
 
-    found = stops(play(run(), 5))
+    found = stops(play(run(), 10))
     assert sorted(found.values()) == ["cancelled", "cancelled", "submitted", "submitted"]
 
 
@@ -254,7 +255,7 @@ def test_an_outage_benches_nobody_and_slows_the_driver_down(tmp_path, monkeypatc
         async with driving(tmp_path, episodes, settings(groups_in_flight=1), count=2) as driver:
             await asyncio.sleep(0.6)
             attempts = driver.tally.groups
-            assert 6 <= attempts <= 25, "it tries on, and does not spin"
+            assert 2 <= attempts <= 25, "it tries on, and does not spin"
             assert driver.tally.benched == 0
             down = False
             group = await anext(driver.groups())
@@ -306,8 +307,10 @@ def test_a_busy_or_silent_engine_holds_back_new_groups(tmp_path):
 def test_an_unread_store_holds_back_new_groups(tmp_path):
     async def run():
         async with driving(tmp_path, Simulation()) as driver:
-            await asyncio.sleep(0.3)
-            assert driver.tally.groups == (2 + 1) * 2  # (max_staleness + 1) * groups_per_step
+            while driver.tally.groups < (2 + 1) * 2:  # (max_staleness + 1) * groups_per_step
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            assert driver.tally.groups == (2 + 1) * 2
             assert driver.in_flight == 0
 
     play(run())
@@ -325,22 +328,33 @@ def test_a_new_version_while_groups_are_queued_and_running_blocks_nothing(tmp_pa
                 driver.trained([g.id for g in step])
                 began = time.perf_counter()
                 await driver.published(version)
-                assert time.perf_counter() - began < 0.05
+                assert time.perf_counter() - began < 0.25
                 episodes.version = version
 
     play(run(), 10)
 
 
-def slow_first(id: str) -> float:
-    return 0.4 if id.startswith(FIRST) else 0.0
+class Held(Simulation):
+    """The group FIRST goes on when `release` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = asyncio.Event()
+
+    async def solve(self, task, proposal, solution_index):
+        if proposal.group_id == FIRST:
+            await self.release.wait()
+        return await super().solve(task, proposal, solution_index)
 
 
 def test_an_update_waits_for_a_group_that_would_be_too_old_for_the_next(tmp_path):
     async def run():
-        chosen, order = settings(max_staleness=2, groups_per_step=2, groups_in_flight=3), []
-        async with driving(tmp_path, Simulation(slow_first), chosen, count=5) as driver:
+        chosen, episodes, order = settings(max_staleness=2, groups_per_step=2, groups_in_flight=3), Held(), []
+        async with driving(tmp_path, episodes, chosen, count=5) as driver:
             groups = driver.groups()
             for version in range(1, 5):
+                if version == 3:
+                    asyncio.get_running_loop().call_later(0.3, episodes.release.set)
                 step = [await anext(groups) for _ in range(2)]
                 order.append([group.id for group in step])
                 driver.trained(order[-1])
@@ -348,7 +362,7 @@ def test_an_update_waits_for_a_group_that_would_be_too_old_for_the_next(tmp_path
             assert driver.tally.dropped == {}
         assert [FIRST in step for step in order] == [False, False, True, False]
 
-    play(run(), 5)
+    play(run(), 10)
 
 
 def test_a_group_that_is_too_old_all_the_same_is_dropped_and_replaced(tmp_path):
@@ -356,7 +370,7 @@ def test_a_group_that_is_too_old_all_the_same_is_dropped_and_replaced(tmp_path):
 
     async def run():
         chosen = settings(max_staleness=1, groups_per_step=1, groups_in_flight=2)
-        async with driving(tmp_path, Simulation(lambda id: 150 * slow_first(id)), chosen, count=5) as driver:
+        async with driving(tmp_path, Held(), chosen, count=5) as driver:
             groups = driver.groups()
             driver.trained([(await anext(groups)).id])
             await driver.published(3)
@@ -364,7 +378,7 @@ def test_a_group_that_is_too_old_all_the_same_is_dropped_and_replaced(tmp_path):
             assert (await anext(groups)).trajectories[0].admitted_version == 3
             assert FIRST not in driver._running
 
-    play(run(), 5)
+    play(run(), 10)
 
 
 def test_a_disk_that_is_full_ends_the_run_with_the_error(tmp_path, monkeypatch):
@@ -387,8 +401,9 @@ def test_a_disk_that_is_full_ends_the_run_with_the_error(tmp_path, monkeypatch):
         play(run(), 5)
 
 
-def test_the_event_loop_is_never_held_up(tmp_path):
-    lags: list[float] = []
+def test_the_event_loop_is_not_held_up_by_a_slow_disk(tmp_path, monkeypatch):
+    lags, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (time.sleep(0.4), fsync(file)))
 
     async def monitor() -> None:
         while True:
@@ -398,13 +413,11 @@ def test_the_event_loop_is_never_held_up(tmp_path):
 
     async def run():
         watch = asyncio.create_task(monitor())
-        await collected(tmp_path, Simulation(lambda _: 0.002), settings(groups_in_flight=20), count=20, limit=100)
+        await collected(tmp_path, Simulation(), limit=2)
         watch.cancel()
 
     play(run())
-    lags.sort()
-    assert lags[int(0.99 * len(lags))] < 0.05
-    assert lags[-1] < 0.25
+    assert max(lags) < 0.3
 
 
 def test_no_task_is_an_error_of_the_user(tmp_path):
