@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from envs.types import Outcome
 from rollout.store.index import Index
 from rollout.types import StopReason, Trajectory
 
@@ -132,10 +133,11 @@ def closing_of(members: Iterable[Trajectory], needed: int) -> Closing:
     """What a group's trajectories come to. It is dropped when fewer than `needed` of them are valid."""
     members = list(members)
     valid = sum(is_valid(member) for member in members)
-    broken = all(m.stop in (StopReason.SANDBOX_ERROR, StopReason.TASK_ERROR) for m in members)
-    reason = "" if valid >= needed else "infra" if all(m.stop.is_ours for m in members) else "few_valid"
+    lost = all(member.verdict.outcome is Outcome.INFRA for member in members)
+    elsewhere = any(member.stop in (StopReason.ENGINE_ERROR, StopReason.CANCELLED) for member in members)
+    reason = "" if valid >= needed else "infra" if lost else "few_valid"
     newest = max((newest_version(member) for member in members), default=-1)
-    return Closing(valid=valid, newest_version=newest, broken=broken, reason=reason)
+    return Closing(valid=valid, newest_version=newest, broken=lost and not elsewhere, reason=reason)
 
 
 def is_valid(trajectory: Trajectory) -> bool:
