@@ -85,8 +85,9 @@ def written_tokens(trajectory: Trajectory) -> int:
     )
 
 
-async def show(line: Callable[[], str], out: TextIO = sys.stderr) -> None:
-    """Write the line again and again until cancelled: in place on a terminal, now and then elsewhere."""
+async def show(line: Callable[[], str], out: TextIO | None = None) -> None:
+    """Write the line (to stderr) again and again until cancelled: in place on a terminal, now and then elsewhere."""
+    out = sys.stderr if out is None else out
     live = out.isatty()
     try:
         while True:
