@@ -68,7 +68,8 @@ def first_state(cfg: ModelConfig, experiment: Experiment, mesh: Mesh) -> TrainSt
         return init_state(cfg, experiment, mesh)
     _, params = load(path, dtype=experiment.train.param_dtype, mesh=mesh)
     places = state_shardings(abstract_state(cfg, experiment, mesh))
-    return jax.jit(lambda params: _fresh(cfg, experiment, params), out_shardings=places)(params)
+    start = jax.jit(lambda params: _fresh(cfg, experiment, params), out_shardings=places, donate_argnums=0)
+    return start(params)
 
 
 def state_shardings(state: TrainState) -> TrainState:
