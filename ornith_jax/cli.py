@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ornith: error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("ornith: interrupted; a conversion or a training run goes on when the same command runs again", file=sys.stderr)
+        print("ornith: interrupted; a conversion or a run goes on when the same command runs again", file=sys.stderr)
         return 130
 
 
