@@ -24,6 +24,8 @@ SAMPLER, ENGINE, CONFORMANCE = (
 PARITY = "tests/ornith_jax/models/test_parity.py"
 ROUND_TRIP, BAD = (f"tests/ornith_jax/convert/test_{name}.py" for name in ("round_trip", "bad_input"))
 EPISODE, SCAFFOLD = "tests/rollout/agent", "tests/rollout/scaffold"
+DRIVER, RESUME = (f"tests/rollout/driver/test_{name}.py" for name in ("driver", "resume"))
+LOG = "tests/rollout/store/test_log.py"
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,28 @@ class Mutant:
     tests: str
 
 
+def driver(name: str, file: str, old: str, new: str, tests: str) -> Mutant:
+    return Mutant(f"driver: {name}", f"rollout/{file}.py", old, new, tests)
+
+
 def nn(name: str, file: str, old: str, new: str, tests: str) -> Mutant:
     return Mutant(name, f"ornith_jax/nn/{file}.py", old, new, tests)
 
 
 def serve(name: str, file: str, old: str, new: str, tests: str) -> Mutant:
     return Mutant(name, f"ornith_jax/serve/{file}.py", old, new, tests)
+
+
+def train(name: str, file: str, old: str, new: str) -> Mutant:
+    """`file` is tested by the file of the same name, but for the whole run."""
+    tests = {"loop": "loop", "run": "resume"}.get(file, file)
+    return Mutant(
+        f"train: {name}",
+        f"ornith_jax/train/{file.replace('run', 'loop')}.py",
+        old,
+        new,
+        f"tests/ornith_jax/train/test_{tests}.py",
+    )
 
 
 MUTANTS = [
@@ -95,6 +113,37 @@ MUTANTS = [
     serve("idle rows read a token", "programs", "num_new_B = active_B.astype(jnp.int32)", "num_new_B = jnp.ones_like(token_B)", CONFORMANCE),
     serve("a moved row arrives empty", "loop", "self._slots.put(row, self._slots.take(request.row, request.length))", "self._slots.put(row, None)", ENGINE),
     serve("the cancelled keep their rows", "loop", "            self._free(request)\n        if any", "            pass\n        if any", CONFORMANCE),
+    train("the embedding is decayed", "optim", '*("embed", "conv_q"', '*("conv_q"'),
+    train("a frozen router is decayed", "optim", "name: moving[name] and is_decayed(name)", "name: is_decayed(name)"),
+    train("experts orthogonalized together", "optim", '("layers", "experts", None, "embed")', '("layers", None, "embed")'),
+    train("warm-up one step late", "optim", "(done + 1.0)", "done"),
+    train("moments kept in float32", "optim", "return updates, cast(state, dtype)", "return updates, state"),
+    train("a mean of means", "step", "denominator = jnp.maximum(batches.loss_mask.sum(), 1.0)", "denominator = batches.loss_mask[0].sum() * batches.loss_mask.shape[0]"),
+    train("a skipped step is an update", "step", "state.replace(skipped=state.skipped + 1)", "state.replace(skipped=state.skipped + 1, step=state.step + 1)"),
+    train("what is not finite is applied", "step", "finite = jnp.isfinite(value) & jnp.isfinite(norm)", "finite = jnp.bool_(True)"),
+    train("the state is not donated", "step", "donate_argnums=0,", ""),
+    train("load of the last micro-batch alone", "step", "load + more[2]", "more[2]"),
+    train("the sampling temperature is ignored", "step", "temperature=experiment.sampling.temperature", "temperature=1.0"),
+    train("a changed byte is accepted", "checkpoint", "if mark != wanted[name]:", "if False:"),
+    train("damage everywhere begins again", "checkpoint", "if damaged:", "if False:"),
+    train("the oldest are kept", "checkpoint", "(self.folder)[self.keep :]", "(self.folder)[: -self.keep]"),
+    train("the order is not shuffled", "data", ".shuffle()", ""),
+    train("the first token trains", "data", "mask[starts[:-1]] = 0", "mask[0] = 0"),
+    train("a torn line counts", "metrics", "enumerate(lines[:-1], 1)", "enumerate(lines, 1)"),
+    train("metrics are read at once", "loop", "        before = now\n", "        report(now)\n"),
+    train("the position is forgotten", "run", 'batches.set_state(restored.position["data"])', "pass"),
+    driver("one update too many in flight", "admission", "max_staleness + 1) *", "max_staleness + 2) *", DRIVER),
+    driver("dropped groups keep their place", "ledger", "len(self.numbers) - len(self.dropped)", "len(self.numbers)", DRIVER),
+    driver("no update waits for the slow", "ledger", "or len(handed) + late < groups_per_step:", "or True:", DRIVER),
+    driver("tokens from the future", "ledger", "closing.newest_version <= policy_version", "True", RESUME),
+    driver("an outage benches tasks", "ledger", "closing.broken and self._good_at_strike.get(task_id) != self._good", "closing.broken", DRIVER),
+    driver("a second proposal after a restart", "group", 'if self._store.has("proposal", id):', "if False:", RESUME),
+    driver("finished episodes are played again", "group", 'if self._store.has("trajectory", id):\n            self.found', "if False:\n            self.found", RESUME),
+    driver("admissions are not stored", "driver", 'await self._store.append("admitted", group_id, admission)', "pass", DRIVER),
+    driver("the position is ignored", "driver", "if self._ledger.numbers[id] in self._used:", "if False:", RESUME),
+    driver("answered before it is on the disk", "store/writer", "os.fsync(self._file)", "pass", LOG),
+    driver("changed bytes are accepted", "store/frame", "int(head[2], 16) != zlib.crc32(memoryview(line)[18:-1])", "False", LOG),
+    driver("an id is stored twice", "store/store", "if (kind, id) in self.index.entries:\n            return False", "if False:\n            return False", LOG),
 ]  # fmt: skip
 
 
