@@ -107,7 +107,10 @@ class Project:
     def finish(self, run: str, *overrides: str) -> list[dict]:
         """Let a run go to its end; its records."""
         process = self.start(run, *overrides)
-        _, errors = process.communicate(timeout=DEADLINE_S)
+        try:
+            _, errors = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()
         assert process.returncode == 0, errors
         return read(self.metrics(run))
 
@@ -116,12 +119,14 @@ def kill_at(project: Project, run: str, lines: int, delay_s: float) -> list[dict
     """Start a run, kill -9 it `delay_s` after it wrote line `lines`, and return the records that it left."""
     process, deadline = project.start(run), time.monotonic() + DEADLINE_S
     path = project.metrics(run)
-    while len(read(path)) < lines:
-        assert process.poll() is None, f"the run ended before its line {lines}: {process.stderr.read()}"
-        assert time.monotonic() < deadline, "the run does not get on"
-        time.sleep(0.002)
-    time.sleep(delay_s)
-    process.send_signal(signal.SIGKILL)
+    try:
+        while len(read(path)) < lines:
+            assert process.poll() is None, f"the run ended before its line {lines}: {process.stderr.read()}"
+            assert time.monotonic() < deadline, "the run does not get on"
+            time.sleep(0.002)
+        time.sleep(delay_s)
+    finally:
+        process.kill()
     process.communicate(timeout=DEADLINE_S)
     assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
     return read(path)
