@@ -22,7 +22,7 @@ from benchmarks.model import Workload, compare, seconds, torch_models
 
 MODELS = ("qwen3.5 dense tiny", "qwen3.5 dense")
 BATCHES = (1, 8, 32)
-PROMPT, NEW = 32, 96
+PROMPT, NEW = 32, 64
 
 
 def workload(engine: Any, model: Any, batch: int, runner: asyncio.Runner, sample: bool) -> Workload:

@@ -27,6 +27,7 @@ from rollout.errors import EngineError
 from rollout.settings import EngineSettings
 
 CLOSE_S = 10.0  # for the dispatch under way
+EXIT_S = 600.0  # the same when the interpreter ends; a program may be compiling
 IDLE_S = 1.0  # the thread looks up this often when there is nothing to do
 
 
@@ -58,7 +59,7 @@ class Loop:
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="ornith-engine", daemon=True)
         self._thread.start()
-        atexit.register(self.end, CLOSE_S)  # a thread inside XLA while the interpreter goes away aborts the process
+        atexit.register(self.end, EXIT_S)  # a thread inside XLA while the interpreter goes away aborts the process
 
     def order(self, order: Request | Swap) -> None:
         """From any thread. Raises EngineError("dead") when there is no thread left to carry it out."""
