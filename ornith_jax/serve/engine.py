@@ -59,7 +59,8 @@ class EmbeddedEngine:
         request = Request(prompt_ids=prompt, sampling=sampling, seed=seed, budget=min(sampling.max_new_tokens, room))
         self._loop.order(request)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(request.future), deadline_s)
+            async with asyncio.timeout(deadline_s):  # `wait_for` of Python 3.11 can swallow a cancellation
+                return await asyncio.wrap_future(request.future)
         except TimeoutError:  # it has cancelled the future, which frees the row
             return request.completion(Finish.DEADLINE)
 
@@ -86,7 +87,8 @@ class EmbeddedEngine:
         swap = Swap(params, policy_version)
         self._loop.order(swap)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(swap.future), UPDATE_S)
+            async with asyncio.timeout(UPDATE_S):
+                return await asyncio.wrap_future(swap.future)
         except TimeoutError:
             raise EngineError("update_failed", f"the engine's thread has not answered for {UPDATE_S:.0f} s") from None
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ornith_jax.serve.programs import MAX_STOPS
+from rollout.engine import check_request
 from rollout.errors import EngineError
 from rollout.types import Completion, Finish, Sampling, Span
 
@@ -87,19 +88,7 @@ def answer(future: Future[Any], result: object) -> None:
 
 def check(prompt_ids: Sequence[int], sampling: Sampling, vocab_size: int, max_len: int) -> np.ndarray:
     """The prompt as [T] int32. Raises EngineError("rejected") that names the field."""
-    ids = np.asarray(prompt_ids, np.int64)
-    problems = {
-        "prompt_ids: empty": not ids.size,
-        f"prompt_ids: {ids.size} tokens, but a request has room for {max_len} with its completion": ids.size >= max_len,
-        f"prompt_ids: an id is not in 0..{vocab_size - 1}": bool(((ids < 0) | (ids >= vocab_size)).any()),
-        f"max_new_tokens: {sampling.max_new_tokens} is less than 1": sampling.max_new_tokens < 1,
-        f"temperature: {sampling.temperature} is not in 0..inf": not 0 <= sampling.temperature < float("inf"),
-        f"top_p: {sampling.top_p} is not in (0, 1]": not 0 < sampling.top_p <= 1,
-        f"top_k: {sampling.top_k} is negative": sampling.top_k < 0,
-        f"min_p: {sampling.min_p} is not in [0, 1]": not 0 <= sampling.min_p <= 1,
-        f"stop_token_ids: more than {MAX_STOPS}": len(sampling.stop_token_ids) > MAX_STOPS,
-    }
-    for problem, is_there in problems.items():
-        if is_there:
-            raise EngineError("rejected", problem)
-    return ids.astype(np.int32)
+    check_request(prompt_ids, sampling, vocab_size=vocab_size, max_len=max_len)
+    if len(sampling.stop_token_ids) > MAX_STOPS:
+        raise EngineError("rejected", f"stop_token_ids: more than {MAX_STOPS}")
+    return np.asarray(prompt_ids, np.int32)
