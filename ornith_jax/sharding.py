@@ -27,9 +27,10 @@ Rules = Mapping[str, str | tuple[str, ...] | None]
 RULES: Rules = {
     "layers": None,  # the scanned axis
     "vocab": "tensor",
-    # Over `expert` too, which to everything but the experts is one more batch axis: a copy on each of its devices would
-    # cost more memory than the experts do.
-    "embed": ("fsdp", "expert"),
+    # Over all that is left: `expert` is one more batch axis to everything but the experts, and a copy on each of its
+    # devices would cost more memory than the experts do; routers have nothing else for `tensor` to split; and without
+    # `context`, long sequences would be paid for with copies of the model.
+    "embed": ("fsdp", "expert", "tensor", "context"),
     "heads": "tensor",
     "kv_heads": "tensor",
     "ffw": "tensor",
@@ -94,7 +95,7 @@ def partition_spec(name: str, spec: ParamSpec, rules: Rules = RULES) -> Partitio
     """The PartitionSpec of one parameter. Two dimensions on one mesh axis, or an unknown name, is an error.
 
     A rule of several mesh axes leaves out those that another dimension has for itself: the weights of an expert have
-    "experts" over `expert` and "embed" over what is left, `fsdp`.
+    "experts" over `expert`, "ffw" over `tensor` and "embed" over what is left, `fsdp` and `context`.
     """
     used: dict[str, str] = {}
     for logical in spec.axes:

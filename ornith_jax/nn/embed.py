@@ -8,12 +8,14 @@ from jax.sharding import Mesh, PartitionSpec
 
 from ornith_jax.nn.linear import project
 from ornith_jax.params import Params, ParamSpec, Table
-from ornith_jax.sharding import RULES, batch_spec, constrain
+from ornith_jax.sharding import batch_spec, constrain, mesh_axes, partition_spec
+
+AXES = ("vocab", "embed")
 
 
 def embed_specs(vocab_size: int, embed_dim: int, init_std: float, *, tied: bool) -> Table:
     """embed [V, D], and lm_head [V, D] unless tied."""
-    table = ParamSpec((vocab_size, embed_dim), ("vocab", "embed"), init_std=init_std)
+    table = ParamSpec((vocab_size, embed_dim), AXES, init_std=init_std)
     return {"embed": table} if tied else {"embed": table, "lm_head": table}
 
 
@@ -29,9 +31,11 @@ def embed(
     Over a mesh, each device looks up its part of D for the rows of all devices that have other parts; then D is
     exchanged for rows. Only ids and hidden states travel, never the table or its gradient.
     """
-    by_width = PartitionSpec("data", "context", RULES["embed"])
-    ids_BT = constrain(token_ids_BT, mesh, PartitionSpec("data", "context"))
-    x_BTD = constrain(table_VD[ids_BT].astype(dtype), mesh, by_width)
+    width = mesh_axes(partition_spec("embed", ParamSpec(table_VD.shape, AXES))[1])
+    ids_BT = constrain(token_ids_BT, mesh, PartitionSpec("data"))
+    x_BTD = constrain(table_VD[ids_BT].astype(dtype), mesh, PartitionSpec("data", None, width))
+    # First D for T, then D for rows: both at once is an exchange that XLA does not find, and it gathers everything.
+    x_BTD = constrain(x_BTD, mesh, PartitionSpec("data", "context", tuple(a for a in width if a != "context")))
     if padding_id is not None:
         x_BTD = jnp.where((ids_BT == padding_id)[..., None], jax.lax.stop_gradient(x_BTD), x_BTD)
     return constrain(x_BTD, mesh, batch_spec())

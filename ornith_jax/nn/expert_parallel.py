@@ -29,8 +29,9 @@ from ornith_jax.sharding import MESH_AXES, batch_spec
 
 SLACK = 1.25
 
-GATE_UP = PartitionSpec("expert", None, "tensor", "fsdp")
-DOWN = PartitionSpec("expert", "fsdp", "tensor")
+WIDTH = ("fsdp", "context")  # the axes that split D of an expert's weights
+GATE_UP = PartitionSpec("expert", None, "tensor", WIDTH)
+DOWN = PartitionSpec("expert", WIDTH, "tensor")
 
 
 def expert_parallel(
@@ -59,10 +60,10 @@ def _on_each_device(
     """The shards of one device: weights are gathered over `fsdp`, and what `tensor` splits is summed at the end."""
     dtype, S = x_BTD.dtype, mesh.shape["expert"]
     # From here on everything is typed as different on every device. Gradients are summed where these casts are: over
-    # `tensor` for the rows; for the weights over the axes of the batch, and first scattered by the gathers over `fsdp`.
-    gate_up, down = (jax.lax.pcast(w.astype(dtype), ("data", "context"), to="varying") for w in (gate_up, down))
-    gate_up = jax.lax.all_gather(gate_up, "fsdp", axis=3, tiled=True)
-    down = jax.lax.all_gather(down, "fsdp", axis=1, tiled=True)
+    # `tensor` for the rows; for the weights over `data`, once the gathers scattered them over `fsdp` and `context`.
+    gate_up, down = (jax.lax.pcast(w.astype(dtype), "data", to="varying") for w in (gate_up, down))
+    gate_up = jax.lax.all_gather(gate_up, WIDTH, axis=3, tiled=True)
+    down = jax.lax.all_gather(down, WIDTH, axis=1, tiled=True)
     x_BTD, weights_BTX, experts_BTX = (
         jax.lax.pcast(x, "tensor", to="varying") for x in (x_BTD, weights_BTX, experts_BTX)
     )
