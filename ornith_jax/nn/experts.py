@@ -67,7 +67,8 @@ def by_expert(
     M, X = experts_MX.shape
     flat_P = experts_MX.reshape(-1)
     # Not jnp.argsort: under shard_map its hidden iota is typed as equal on all devices, and so is then the order.
-    # Values are right, but gradients miss a psum, without an error. `0 * flat_P` makes this iota vary as it should.
+    # Gradients through it were seen to miss a psum, without an error (jax 0.10.2, plain gathers; here both forms gave
+    # the same). `0 * flat_P` makes this iota vary as it should.
     order_P = jax.lax.sort((flat_P, jnp.arange(M * X, dtype=flat_P.dtype) + 0 * flat_P), num_keys=1)[1]
     sizes_E = jnp.zeros((num_experts,), jnp.int32).at[flat_P].add(1)
     out_PD = product(x_MD[order_P // X], sizes_E)
