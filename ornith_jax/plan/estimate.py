@@ -1,7 +1,8 @@
-"""From the compiler's answer to time: three floors of a step, of which the highest holds.
+"""From the compiler's answer to time: compute, memory and links, each at its full rate.
 
 compute: operations at the peak rate. memory: results of the compiled program, written and read at the full rate of
-HBM. links: collective bytes at the full rate of all links. All three overlap perfectly here: a real step takes longer.
+HBM. links: collective bytes at the full rate of all links. If all three overlap perfectly, a step takes as long as the
+longest; if nothing overlaps, their sum. No part ever runs at its full rate, so a real step may take longer than that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ FLOAT32_PASSES = 6  # bfloat16 products that make one float32 product on a TPU's
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Seconds of one step on all devices together; `mfu` counts the model's own operations, without recomputation."""
+    """Seconds of one step; mfu counts the model's own operations, without recomputation.
+
+    step_s, mfu: everything overlaps. serial_s, serial_mfu: nothing does.
+    """
 
     tokens: int
     model_flops: float  # of all devices
@@ -28,7 +32,9 @@ class Estimate:
     memory_s: float
     links_s: float
     step_s: float
+    serial_s: float
     mfu: float
+    serial_mfu: float
 
 
 def train_estimate(cfg: ModelConfig, experiment: Experiment, topology: Topology, compiled: Compiled) -> Estimate:
@@ -56,10 +62,11 @@ def _floors(
     topology: Topology, compiled: Compiled, tokens: int, model: float, hardware: float, traffic: float
 ) -> Estimate:
     chip, devices = topology.chip, topology.num_devices
-    compute = hardware / devices / chip.peak_flops
+    compute = hardware / (devices * chip.peak_flops)
     memory = traffic / chip.hbm_bandwidth
     links = sum(compiled.collectives.values()) / topology.link
-    step = max(compute, memory, links)
+    step, serial = max(compute, memory, links), compute + memory + links
+    peak = devices * chip.peak_flops
     return Estimate(
         tokens=tokens,
         model_flops=model,
@@ -68,5 +75,7 @@ def _floors(
         memory_s=memory,
         links_s=links,
         step_s=step,
-        mfu=model / (step * devices * chip.peak_flops),
+        serial_s=serial,
+        mfu=model / (step * peak),
+        serial_mfu=model / (serial * peak),
     )

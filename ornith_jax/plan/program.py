@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ornith_jax.config import ModelConfig
+from ornith_jax.errors import OrnithError
 from ornith_jax.experiment import Experiment
 from ornith_jax.models import decoder
 from ornith_jax.params import Params, abstract
@@ -75,7 +76,9 @@ def abstract_batches(cfg: ModelConfig, experiment: Experiment, mesh: Mesh) -> Ba
 def decode_program(cfg: ModelConfig, experiment: Experiment, mesh: Mesh) -> Program:
     """One token for each of `engine.slots` sequences with room for `engine.max_len` tokens, the likeliest one."""
     engine = experiment.engine
-    dtype = jnp.dtype(engine.dtype)
+    dtype, groups = jnp.dtype(engine.dtype), math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if engine.slots % groups:
+        raise OrnithError(f"engine.slots={engine.slots}: is not a multiple of {' x '.join(BATCH_AXES)} = {groups}")
     specs = decoder.table(cfg)
     params = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),

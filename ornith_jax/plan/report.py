@@ -109,14 +109,15 @@ def _time(plan: Plan) -> list[str]:
         return ["no estimate of time: the program was not compiled to its end"]
     e, compiled = plan.estimate, plan.compiled
     lines = [
-        "floors of a step, each at the full rate of its part (chip figures: plan/topology.py)",
+        "one step, every part at its full rate (chip figures: plan/topology.py)",
         f"  compute  {e.compute_s:9.4f} s   {e.hardware_flops:.3g} operations on all devices, recomputation included",
         f"  memory   {e.memory_s:9.4f} s   {compiled.traffic / 1e9:,.1f} GB of results per device",
         f"  links    {e.links_s:9.4f} s   {sum(compiled.collectives.values()) / 1e9:,.1f} GB per device: "
         + (", ".join(f"{kind} {size / 1e9:,.1f}" for kind, size in compiled.collectives.items()) or "none"),
-        f"  step  >= {e.step_s:9.4f} s   {e.tokens / e.step_s:,.0f} tokens/s",
+        f"  step     {e.step_s:9.4f} s if all overlap, {e.serial_s:.4f} s if nothing does: "
+        f"{e.tokens / e.step_s:,.0f} to {e.tokens / e.serial_s:,.0f} tokens/s",
     ]
-    mfu = f"  MFU   <= {e.mfu:9.1%}     (3 x forward, {e.model_flops:.3g} operations)"
+    mfu = f"  MFU      {e.mfu:9.1%} to {e.serial_mfu:.1%}   (3 x forward, {e.model_flops:.3g} operations)"
     return lines if plan.decode else [*lines, mfu]
 
 

@@ -26,7 +26,9 @@ from ornith_jax.plan.topology import GIB, Topology, slices
 MAX_CONTEXT = 16
 MAX_EXPERT = 32  # devices that exchange rows; beyond, the exchange grows and the weights hardly shrink
 HOPEFUL = 1.25  # candidates are compiled when the estimate is below this many times the memory
-LAYER_WIDTHS = 48  # working set of one layer's backward pass, in float32 arrays of [tokens, D]; from compiled programs
+# The working set of one layer's backward pass in float32 arrays of [tokens, D], as compiled programs had it:
+LAYER_WIDTHS = 48
+EXPERT_WIDTHS = 10  # more, for each expert that a token uses
 
 
 def search(cfg: ModelConfig, experiment: Experiment, chip_name: str, *, decode: bool, deadline_s: float) -> Plan:
@@ -77,7 +79,8 @@ def expected_bytes(cfg: ModelConfig, experiment: Experiment, topology: Topology,
     per_param = jnp.dtype(experiment.train.param_dtype).itemsize + 2 * jnp.dtype(experiment.optim.moment_dtype).itemsize
     gradients = 4 if experiment.train.accumulation == 1 else 8
     tokens = experiment.train.seq_len // experiment.mesh.context
-    working = LAYER_WIDTHS * 4 * tokens * cfg.embed_dim
+    widths = LAYER_WIDTHS + (EXPERT_WIDTHS * cfg.moe.experts_per_token if cfg.moe else 0)
+    working = widths * 4 * tokens * cfg.embed_dim
     return params * (per_param + gradients + 2) / devices + layer_inputs(cfg, experiment) + working
 
 
