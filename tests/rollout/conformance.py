@@ -9,11 +9,9 @@ A test module subclasses `Conformance` and gives it two fixtures:
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +19,9 @@ import pytest
 
 from rollout.engine import Engine, Health
 from rollout.errors import EngineError
-from rollout.published import READY, seal
 from rollout.types import Completion, Finish, Sampling
 from tests.reference.sampling import is_borderline, log_softmax
-from tests.rollout.lab import Lab, check_completion
+from tests.rollout.lab import Lab, check_completion, harmed
 
 WAIT_S = 120.0
 GREEDY = Sampling(max_new_tokens=24, temperature=0.0)
@@ -246,7 +243,7 @@ class Conformance:
         before, prompt = service.version, service.lab.prompt(6)
         wanted = service.run(service.ask(prompt, GREEDY)).token_ids
         good = service.lab.publish(1000)
-        bad = _harmed(good, good.parent / f"bad-{harm.replace(' ', '-')}", harm)
+        bad = harmed(good, good.parent / f"bad-{harm.replace(' ', '-')}", harm)
         with pytest.raises(EngineError) as refused:
             service.run(service.engine.update_weights(bad, 1000))
         assert refused.value.cause == "update_failed"
@@ -279,25 +276,3 @@ BAD_SAMPLING = [
     ("top_k", -2),
     ("min_p", 2),
 ]
-
-
-def _harmed(good: Path, bad: Path, harm: str) -> Path:
-    """A copy of a published folder with one thing wrong."""
-    if harm == "no folder":
-        return bad
-    bad.mkdir()
-    for file in good.iterdir():
-        (bad / file.name).write_bytes(file.read_bytes())
-    weights = bad / "model.safetensors"
-    if harm == "no marker":
-        (bad / READY).unlink()
-    elif harm == "a flipped byte":
-        data = bytearray(weights.read_bytes())
-        data[-5] ^= 1
-        weights.write_bytes(data)
-    elif harm == "a file less":
-        weights.unlink()
-    else:
-        (bad / READY).unlink()
-        seal(bad, json.loads((good / READY).read_text())["policy_version"] + 1)
-    return bad

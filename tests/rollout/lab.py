@@ -6,6 +6,7 @@ that the log-probability of every token is known exactly, even of one written in
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from ornith_jax.config import ModelConfig
 from ornith_jax.models import decoder
 from ornith_jax.params import init
 from ornith_jax.train.publish import publish
-from rollout.published import version_folder
+from rollout.published import READY, seal, version_folder
 from rollout.types import Completion, Sampling
 from tests.reference.sampling import behavior_logprobs
 
@@ -84,3 +85,25 @@ def check_completion(lab: Lab, prompt: Sequence[int], got: Completion, sampling:
 @partial(jax.jit, static_argnums=1)
 def _logits(params: Any, cfg: ModelConfig, ids: jax.Array, segments: jax.Array) -> jax.Array:
     return decoder.logits(params, cfg, decoder.forward(params, cfg, ids, segment_ids_BT=segments))
+
+
+def harmed(good: Path, bad: Path, harm: str) -> Path:
+    """A copy of a published folder with one thing wrong."""
+    if harm == "no folder":
+        return bad
+    bad.mkdir()
+    for file in good.iterdir():
+        (bad / file.name).write_bytes(file.read_bytes())
+    weights = bad / "model.safetensors"
+    if harm == "no marker":
+        (bad / READY).unlink()
+    elif harm == "a flipped byte":
+        data = bytearray(weights.read_bytes())
+        data[-5] ^= 1
+        weights.write_bytes(data)
+    elif harm == "a file less":
+        weights.unlink()
+    else:
+        (bad / READY).unlink()
+        seal(bad, json.loads((good / READY).read_text())["policy_version"] + 1)
+    return bad
