@@ -6,6 +6,7 @@ What a verb needs is imported when it runs. Errors of the user are one line on s
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OrnithError as error:
         print(f"ornith: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `ornith show RUN | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         print(f"ornith: error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 2

@@ -18,19 +18,25 @@ from rollout.settings import RolloutSettings
 
 def expert_script(chat: Chat, tasks: Sequence[Task], settings: RolloutSettings) -> Callable[[tuple[int, ...]], Say]:
     """For `ScriptedEngine`, over a chat of Qwen3.5: the default scaffold, then the suite's expert call by call."""
-    by_prompt = sorted(tasks, key=lambda task: -len(task.prompt))
     proposing = "You write scaffolds."
     if tasks and not proposal_prompt(tasks[0], bounds_of(tasks[0], settings), None)[0].startswith(proposing):
         raise AssertionError("the proposal's prompt begins otherwise now")
 
     def say(prompt_ids: tuple[int, ...]) -> Say:
         text = chat.decode(prompt_ids)
-        task = next((task for task in by_prompt if task.prompt in text), None)
-        if task is None:
+        known = [task for task in tasks if task.prompt in text]
+        if not known:
             raise RolloutError("the scripted expert was asked about a task that it does not know")
+        # Some tasks share their prompt; they begin with the same looks, and what those show tells them apart.
+        task = max(known, key=lambda task: (len(task.prompt), _shown(task, text)))
         if proposing in text:
             return Say(reply=Reply(canonical(default_scaffold(bounds_of(task, settings))), "", (), ""))
         calls, done = fledgling.expert(task), text.count(str(qwen3_5.RESPONSE))
         return Say(reply=Reply("", "", (calls[min(done, len(calls) - 1)],), ""))
 
     return say
+
+
+def _shown(task: Task, text: str) -> int:
+    """How many of its files the text holds, or at least names."""
+    return sum((file.data.decode().strip() in text) + (path in text) for path, file in task.visible.items())
