@@ -118,11 +118,11 @@ def _updates(line: tuple[str, str, str], computation: _Computation) -> bool:
 def _read(text: str) -> tuple[dict[str, _Computation], str]:
     computations: dict[str, _Computation] = {}
     entry, here = "", None
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if head := _COMPUTATION.match(line):
             here = computations.setdefault(head[2], _Computation())
             entry = head[2] if head[1] else entry
-        elif line.startswith("}"):
+        elif line == "}" or line.startswith("}, execution_thread"):  # kernels have lines of their own that begin so
             here = None
         elif here is not None and (found := _INSTRUCTION.match(line)):
             opcode = _OPCODE.search(found[2])
