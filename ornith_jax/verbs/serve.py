@@ -26,7 +26,7 @@ def add_parser(verbs: Any) -> None:
     verb.add_argument("--version", type=int, default=0, help="the policy version that these weights are")
     verb.add_argument("--routed-experts", action="store_true", help="return experts, for a replayed router")
     sglang = verb.add_argument_group("with --engine sglang")
-    sglang.add_argument("--tensor-parallel", type=int, default=1, help="accelerators of the server")
+    sglang.add_argument("--tensor-parallel", type=int, help="accelerators of the server (default: by the model's size)")
     sglang.add_argument("--deterministic", action="store_true", help="take seeds (and no min_p)")
     sglang.add_argument("--log", type=Path, default=Path("sglang.log"), help="of the server")
     sglang.add_argument("--python", default=sys.executable, help="an interpreter that has sglang")
@@ -80,9 +80,11 @@ async def _forever(app: Any, host: str, port: int) -> None:
 def _sglang(args: argparse.Namespace) -> None:
     import subprocess
 
+    from ornith_jax.models.decoder import table
     from ornith_jax.models.registry import config_from_hf
+    from ornith_jax.params import count
     from rollout.errors import EngineError
-    from rollout.sglang.launch import Launch
+    from rollout.sglang.launch import Launch, tensor_parallel_for
     from rollout.sglang.process import ServerProcess
 
     cfg = config_from_hf(args.model)
@@ -93,7 +95,7 @@ def _sglang(args: argparse.Namespace) -> None:
         family=cfg.family,
         host=args.host,
         port=args.port,
-        tensor_parallel=args.tensor_parallel,
+        tensor_parallel=args.tensor_parallel or tensor_parallel_for(2 * count(table(cfg))),
         context_tokens=args.max_len,
         max_running=args.slots,
         dtype=args.dtype or cfg.dtype,

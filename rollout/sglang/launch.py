@@ -12,6 +12,9 @@ from rollout.errors import RolloutError
 PARSERS = {"qwen3_5": ("qwen3_coder", "qwen3"), "gemma4": ("gemma4", "gemma4")}
 """Family -> (tool-call parser, reasoning parser) of the chat endpoint. Training speaks ids and needs neither."""
 
+GPU_WEIGHT_BYTES = 60 * 10**9
+"""Weights on one accelerator of 80 GB; the rest is for caches. Eight, a node, are the most: 397B needs 141 GB each."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
@@ -33,6 +36,11 @@ class Launch:
     cpu_torch: bool = False  # plain torch on a CPU through the plugin of tests/sglang_cpu
     tokenizer: bool = True  # False: ids only; the chat endpoint is off
     extra: tuple[str, ...] = ()
+
+
+def tensor_parallel_for(weight_bytes: int) -> int:
+    """Accelerators of one replica: the smallest power of two that holds the weights, 8 at most."""
+    return next((n for n in (1, 2, 4) if weight_bytes <= n * GPU_WEIGHT_BYTES), 8)
 
 
 def build_argv(launch: Launch, python: str = sys.executable) -> list[str]:

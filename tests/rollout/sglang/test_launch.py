@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from ornith_jax.models.decoder import table
+from ornith_jax.models.named import NAMED
+from ornith_jax.params import count
 from rollout.errors import RolloutError
-from rollout.sglang.launch import Launch, build_argv, build_env
+from rollout.sglang.launch import Launch, build_argv, build_env, tensor_parallel_for
 
 BASE = Launch(model=Path("/models/m"), family="qwen3_5", port=30000)
 COMMON = (
@@ -36,6 +39,14 @@ GEMMA = " --tool-call-parser gemma4 --reasoning-parser gemma4"
 def test_the_command_line_of_each_published_size(launch, tp, more, switches):
     words = COMMON.format(tp=tp, more=more, switches=switches).split()
     assert build_argv(launch, "python") == ["python", "-m", "sglang.launch_server", *words]
+
+
+@pytest.mark.parametrize(
+    ("name", "accelerators"),
+    [("qwen3.5-9b", 1), ("qwen3.5-35b-a3b", 2), ("gemma4-31b", 2), ("qwen3.5-397b-a17b", 8)],
+)
+def test_the_accelerators_of_each_published_size(name, accelerators):
+    assert tensor_parallel_for(2 * count(table(NAMED[name]))) == accelerators
 
 
 def test_extra_flags_come_last_and_win():

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,12 +17,22 @@ import pytest
 from rollout.errors import EngineError
 from rollout.published import READY, seal, version_folder
 from rollout.sglang.engine import SGLangEngine
+from rollout.sglang.launch import build_argv, build_env
 from rollout.sglang.process import ServerProcess
 from rollout.sglang.replicas import Replicas, starting
 from rollout.types import Finish, Sampling
 from tests.rollout.conformance import SAMPLED, Service
 from tests.rollout.lab import check_completion
-from tests.rollout.sglang.conftest import connect, cpu_launch, make_lab, serving, start_server
+from tests.rollout.sglang.conftest import (
+    MAX_LEN,
+    PYTHON,
+    connect,
+    cpu_launch,
+    free_port,
+    make_lab,
+    serving,
+    start_server,
+)
 
 pytestmark = pytest.mark.slow
 ATOL = 1e-3
@@ -169,3 +181,33 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(lab, tmp_path):
     with pytest.raises(EngineError, match="NoSuchModel") as caught:
         asyncio.run(start_server(cpu_launch(tmp_path / "model"), tmp_path / "log"))
     assert caught.value.cause == "dead"
+
+
+def test_ornith_serve_starts_a_server_and_ends_it(lab, tmp_path):
+    """As a user would on this machine: the platform from the environment, the CPU's flags after --extra."""
+    cpu = build_argv(cpu_launch(lab.publish(0)))
+    flags = cpu[cpu.index("--device") :]
+    words = ["serve", lab.publish(0), "--engine", "sglang", "--python", PYTHON, "--port", free_port(), "--slots", 4]
+    words += ["--max-len", MAX_LEN, "--dtype", "float32", "--log", tmp_path / "log", "--extra", *flags]
+    env = build_env(cpu_launch(lab.publish(0)), os.environ)
+    ornith = subprocess.Popen(
+        [sys.executable, "-m", "ornith_jax.cli", *map(str, words)], env=env, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert ornith.stdout is not None
+        url = ornith.stdout.readline().split("serves on ")[1].split(",")[0]
+
+        async def ask():
+            engine = await SGLangEngine.connect(url)
+            await engine.update_weights(lab.publish(1), 1)
+            got = await engine.generate([1, 2, 3], SAMPLED, deadline_s=60)
+            await engine.close()
+            return got
+
+        check_completion(lab, [1, 2, 3], asyncio.run(ask()), SAMPLED, ATOL)
+        ornith.send_signal(signal.SIGTERM)
+        assert ornith.wait(60) == 0
+        with pytest.raises(EngineError, match="unreachable"):
+            asyncio.run(ask())
+    finally:
+        ornith.kill()
