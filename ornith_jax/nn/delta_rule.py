@@ -2,7 +2,8 @@
 
     S <- exp(g_t) S ;  d = beta_t (v_t - S^T k_t) ;  S <- S + k_t d^T ;  o_t = S^T q_t        (arXiv 2412.06464)
 
-Everything is float32. B batch, T tokens, H value heads, A key width, U value width, C chunk, J chunks.
+Everything is float32, and so are the factors of products on matrix units, which would round them by default.
+B batch, T tokens, H value heads, A key width, U value width, C chunk, J chunks.
 The state is forgotten where the segment changes; a token with g = 0 and beta = 0 leaves it as it is.
 """
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from ornith_jax.nn.triangular import unit_lower_inverse
 
 
+@jax.default_matmul_precision("highest")
 def delta_rule_recurrent(
     q_BTHA: jax.Array,
     k_BTHA: jax.Array,
@@ -39,6 +41,7 @@ def delta_rule_recurrent(
     return jnp.moveaxis(out, 0, 1), state
 
 
+@jax.default_matmul_precision("highest")
 def delta_rule_chunked(
     q_BTHA: jax.Array,
     k_BTHA: jax.Array,

@@ -43,6 +43,7 @@ def _forward(lower: jax.Array) -> tuple[jax.Array, jax.Array]:
     return inverse, inverse
 
 
+@jax.default_matmul_precision("highest")  # traced outside the forward pass, whose precision it would not have
 def _backward(inverse: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
     """d(M^-1) = -M^-1 dM M^-1. What falls above the diagonal multiplies a masked input, and is dropped there."""
     transposed = jnp.swapaxes(inverse, -1, -2)

@@ -124,3 +124,28 @@ def test_the_unit_lower_inverse_inverts_and_has_the_right_gradient(C: int):
 
     want = jax.grad(numpy_like)(L)
     np.testing.assert_allclose(jax.grad(ours)(L), want, atol=2e-3 * max(1.0, float(jnp.abs(want).max())))
+
+
+@pytest.mark.parametrize("rule", [delta_rule_recurrent, delta_rule_chunked], ids=["recurrent", "chunked"])
+def test_products_keep_float32_factors_on_matrix_units_too_and_backwards(rule):
+    """The precision is in the program: on a CPU, which rounds nothing, the numbers could not tell."""
+    x, gates = jnp.ones((1, 70, 2, 4)), jnp.full((1, 70, 2), -0.1)
+    arguments = (x, x, x, gates, -gates, jnp.ones((1, 70), jnp.int32), jnp.zeros((1, 2, 4, 4)))
+    with jax.default_matmul_precision("default"):
+        program = jax.make_jaxpr(jax.grad(lambda q, *rest: rule(q, *rest)[0].sum(), argnums=(0, 1, 2, 3, 4)))(
+            *arguments
+        )
+    products = [eqn for eqn in equations(program.jaxpr) if eqn.primitive.name == "dot_general"]
+    assert len(products) > 6
+    assert {eqn.params["precision"] for eqn in products} == {(jax.lax.Precision.HIGHEST,) * 2}
+
+
+def equations(jaxpr):
+    """Every equation of a program, inner ones too."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from equations(inner)
