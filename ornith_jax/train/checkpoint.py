@@ -1,6 +1,7 @@
 """Checkpoints that resume exactly: written in the background, sealed last, and checked before they are used.
 
 CHECKPOINTS/00000012/state/         parameters, optimizer, counters: an orbax checkpoint
+CHECKPOINTS/00000012/arrays.json    names, dtypes and shapes of what state/ holds: another model's is refused unread
 CHECKPOINTS/00000012/position.json  where the data stands, and whatever else must go on (staleness counters, ...)
 CHECKPOINTS/00000012/SEAL.json      size and CRC-32 of every file above, renamed into place when all are on disk
 
@@ -29,6 +30,7 @@ from ornith_jax.train.state import TrainState
 
 SEAL = "SEAL.json"
 STATE = "state"
+ARRAYS = "arrays.json"
 POSITION = "position.json"
 READ = 1 << 22  # bytes at a time
 DEADLINE_S = 1800  # for one checkpoint to reach the disk
@@ -76,8 +78,9 @@ class Checkpoints:
         target = self.folder / f"{batch:08}"
         if jax.process_index() == 0:
             shutil.rmtree(target, ignore_errors=True)  # damaged, or cut short by a kill
+            target.mkdir()  # a folder that cannot be written fails here, not minutes later in orbax's threads
         self._orbax.save(target / STATE, state)
-        self._sealing = self._thread.submit(self._seal, target, json.dumps(position))
+        self._sealing = self._thread.submit(self._seal, target, json.dumps(position), json.dumps(_arrays(state)))
 
     def wait(self) -> None:
         """Until the checkpoint that is under way is on disk. Raises OrnithError when it could not be written."""
@@ -104,17 +107,15 @@ class Checkpoints:
         if batch < 0:
             return None
         found = self.folder / f"{batch:08}"
-        try:
-            state = self._orbax.restore(found / STATE, like)
-        except (ValueError, KeyError, TypeError) as error:
-            reason = str(error).splitlines()[0][:200]
-            raise OrnithError(f"{found}: does not fit this experiment's model and optimizer: {reason}") from error
+        _check_fits(found, like)
+        state = self._orbax.restore(found / STATE, like)
         return Restored(state, json.loads((found / POSITION).read_text()), batch)
 
-    def _seal(self, target: Path, position: str) -> None:
+    def _seal(self, target: Path, position: str, arrays: str) -> None:
         self._orbax.wait_until_finished()
         if jax.process_index() == 0:
             _write(target / POSITION, position)
+            _write(target / ARRAYS, arrays)
             seal(target)
             for old in _numbered(self.folder)[self.keep :]:
                 (old / SEAL).unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
@@ -150,6 +151,21 @@ def problem(folder: Path) -> str | None:
             if mark != wanted[name]:
                 return f"{name} was changed after it was written (its checksum differs)"
     return None
+
+
+def _arrays(state: TrainState) -> dict[str, str]:
+    """Name -> dtype and shape of every array, such as ".params['lm_head']": "float32 (256, 64)"."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path): f"{leaf.dtype} {leaf.shape}" for path, leaf in leaves}
+
+
+def _check_fits(folder: Path, like: TrainState) -> None:
+    """Raises OrnithError that names the first array which is another one, or only on one side."""
+    found, wanted = json.loads((folder / ARRAYS).read_text()), _arrays(like)
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            difference = f"{name} is {found.get(name, 'not in it')}, the experiment has {wanted.get(name, 'no such')}"
+            raise OrnithError(f"{folder}: does not fit this experiment's model and optimizer: {difference}")
 
 
 def _newest(root: Path) -> int:

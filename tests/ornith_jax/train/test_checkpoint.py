@@ -187,8 +187,8 @@ def test_a_checkpoint_moves_from_one_device_to_a_mesh_of_eight_and_back(tmp_path
 
 def test_a_checkpoint_of_another_model_is_refused(two):
     other = small(0).replace(params={"a": {"w": jnp.zeros((300, 999)), "b": jnp.zeros((3,), jnp.bfloat16)}})
-    for wrong in (other, small(0).replace(params={"z": jnp.zeros(3)})):
-        with Checkpoints(two, keep=3) as checkpoints, pytest.raises(OrnithError, match="does not fit"):
+    for wrong, name in ((other, r"\['w'\]"), (small(0).replace(params={"z": jnp.zeros(3)}), r"\['b'\]")):
+        with Checkpoints(two, keep=3) as checkpoints, pytest.raises(OrnithError, match=f"does not fit.*{name} is"):
             checkpoints.restore(like(wrong))
 
 

@@ -94,16 +94,17 @@ async def min_p(lab, engine, url):
     await lenient.close()
 
 
+@pytest.fixture(scope="module")
+def service(lab, root):
+    with serving(lab, root) as (runner, server):
+        engine = runner.run(connect(server, mode="retract"))
+        runner.run(engine.update_weights(lab.publish(1), 1))
+        yield Service(lab, runner, engine)
+        runner.run(engine.close())
+
+
 class TestWeights:
     """One server, many wrong folders. sglang answers "success" to some of them and dies of others."""
-
-    @pytest.fixture(scope="class")
-    def service(self, lab, root):
-        with serving(lab, root) as (runner, server):
-            engine = runner.run(connect(server, mode="retract"))
-            runner.run(engine.update_weights(lab.publish(1), 1))
-            yield Service(lab, runner, engine)
-            runner.run(engine.close())
 
     def refused(self, service: Service, folder) -> str:
         prompt = service.lab.prompt(6)
