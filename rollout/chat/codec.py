@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 
 from envs.tools import SCHEMAS, Call
 
@@ -12,6 +13,28 @@ NAME = r"[\w.-]+"
 
 class Malformed(Exception):
     """A call that cannot be read; the message says what is wrong with it."""
+
+
+def decode_calls(
+    text: str, start: re.Pattern[str], one: Callable[[str, int], tuple[Call, int]], form: str
+) -> tuple[str, tuple[Call, ...], str]:
+    """(text outside of the calls, calls, error). A malformed call makes the whole reply an error without calls.
+
+    Args:
+        start: where a call begins. `one` reads it from there: (call, where it ends), or raises Malformed.
+        form: how a call is written, for the error.
+    """
+    outside: list[str] = []
+    calls: list[Call] = []
+    at = 0
+    while found := start.search(text, at):
+        outside.append(text[at : found.start()])
+        try:
+            call, at = one(text, found.end())
+        except Malformed as malformed:
+            return "".join(outside), (), f"the tool call is malformed: {malformed}. Write:\n{form}"
+        calls.append(call)
+    return "".join([*outside, text[at:]]), tuple(calls), ""
 
 
 def typed(call: str, argument: str, text: str) -> object:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from envs.tools import Call
-from rollout.chat.codec import NAME, Malformed, ascii_json, put, same, typed
+from rollout.chat.codec import NAME, Malformed, ascii_json, decode_calls, put, same, typed
 from rollout.chat.pieces import Mark, Pieces
 
 OPEN, CLOSE, QUOTE = Mark("<|tool_call>"), Mark("<tool_call|>"), Mark('<|"|>')
@@ -38,18 +38,8 @@ def encode(calls: Sequence[Call]) -> Pieces:
 
 
 def decode(text: str) -> tuple[str, tuple[Call, ...], str]:
-    """(text outside of the calls, calls, error). A malformed call makes the whole reply an error without calls."""
-    outside: list[str] = []
-    calls: list[Call] = []
-    at = 0
-    while start := _START.search(text, at):
-        outside.append(text[at : start.start()])
-        try:
-            call, at = _one(text, start.end())
-        except Malformed as malformed:
-            return "".join(outside), (), f"the tool call is malformed: {malformed}. Write:\n{FORM}"
-        calls.append(call)
-    return "".join([*outside, text[at:]]), tuple(calls), ""
+    """See `codec.decode_calls`."""
+    return decode_calls(text, _START, _one, FORM)
 
 
 def ends_inside(text: str) -> bool:
