@@ -163,6 +163,7 @@ class Trajectory:
     stop: StopReason
     verdict: Verdict
     messages: tuple[Mapping[str, object], ...] = ()  # the conversation as text, for people and for export
+    diff: str = ""  # what was handed in, against the visible files, for people; a long one is cut
     admitted_version: int = 0  # newest published version when the group was admitted
     metrics: Mapping[str, float] = field(default_factory=dict)  # seconds by kind, counts (forks, format errors, ...)
 

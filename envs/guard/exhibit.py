@@ -38,7 +38,7 @@ class Exhibit:
 
 def exhibit(episode: Episode) -> Exhibit:
     """The whole episode as one numbered document."""
-    product, tests = _diffs(episode)
+    product, tests = diffs(episode)
     parts = [
         ("task", "## The task", episode.task.prompt),
         ("scaffold", "## The plan that the audited system wrote for itself", episode.scaffold or "(none)"),
@@ -55,7 +55,7 @@ def exhibit(episode: Episode) -> Exhibit:
     return Exhibit(tuple(lines), tuple(section))
 
 
-def _diffs(episode: Episode) -> tuple[str, str]:
+def diffs(episode: Episode) -> tuple[str, str]:
     """(unified diff of product files, of tests and configuration)."""
     space = Workspace.of(episode)
     product: list[str] = []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from envs.errors import SandboxError, TaskError, classify
+from envs.guard.exhibit import diffs
 from envs.guard.filter import filter
 from envs.types import Episode, Outcome, Task, Verdict
 from rollout.agent.attempt import Attempt
@@ -10,6 +13,9 @@ from rollout.agent.ended import Ended
 from rollout.agent.world import World
 from rollout.errors import EngineError
 from rollout.types import Proposal, StopReason, Trajectory
+
+DIFF_CHARS = 20_000  # of the diff that is kept for people
+DIFF_BYTES = 500_000  # of changed files: comparing larger ones would take long
 
 
 async def solve(world: World, task: Task, proposal: Proposal, *, solution_index: int = 0) -> Trajectory:
@@ -19,10 +25,12 @@ async def solve(world: World, task: Task, proposal: Proposal, *, solution_index:
     closes the sandbox and passes on. `messages` are in the OpenAI form; a context begins at a system message.
     """
     attempt = Attempt(world, task, proposal, f"{proposal.id}/{solution_index}")
+    diff = ""
     try:
         if proposal.stop is not None:
             raise Ended(proposal.stop, proposal.cause)
         stop, episodes = await attempt.play()
+        diff = await asyncio.to_thread(_diff, episodes[-1])
         verdict = await _verdict(world, stop, episodes)
     except Ended as ended:  # before there was an episode, or by a failure of ours
         stop, verdict = ended.stop, Verdict(outcome=Outcome.INFRA, cause=ended.cause)
@@ -34,11 +42,11 @@ async def solve(world: World, task: Task, proposal: Proposal, *, solution_index:
         stop, verdict = StopReason.TASK_ERROR, Verdict(outcome=Outcome.INFRA, cause=classify(error))
     except (SandboxError, OSError) as error:
         stop, verdict = StopReason.SANDBOX_ERROR, Verdict(outcome=Outcome.INFRA, cause=classify(error))
-    return _trajectory(proposal, solution_index, stop, verdict, attempt)
+    return _trajectory(proposal, solution_index, stop, verdict, attempt, diff)
 
 
 def _trajectory(
-    proposal: Proposal, solution_index: int, stop: StopReason, verdict: Verdict, attempt: Attempt
+    proposal: Proposal, solution_index: int, stop: StopReason, verdict: Verdict, attempt: Attempt, diff: str
 ) -> Trajectory:
     return Trajectory(
         id=f"{proposal.id}/{solution_index}",
@@ -55,9 +63,20 @@ def _trajectory(
         stop=stop,
         verdict=verdict,
         messages=(*proposal.messages, *attempt.talk.messages),
+        diff=diff,
         admitted_version=proposal.admitted_version,
         metrics={**proposal.metrics, **attempt.metrics(verdict)},
     )
+
+
+def _diff(episode: Episode) -> str:
+    """Product files first, then tests and configuration."""
+    size = sum(len(file.data) for file in episode.submission.values())
+    if size > DIFF_BYTES:
+        return f"({len(episode.submission)} changed files, {size:,} bytes: too large to compare)"
+    text = "\n".join(part for part in diffs(episode) if part)
+    more = len(text) - DIFF_CHARS
+    return f"{text[:DIFF_CHARS]}\n[... {more} more characters]" if more > 0 else text
 
 
 async def _verdict(world: World, stop: StopReason, episodes: list[Episode]) -> Verdict:

@@ -46,6 +46,7 @@ def test_an_expert_under_its_own_scaffold_passes_and_both_stages_are_recorded():
     assert trajectory.turns[0].completion.versions == ((0, 0), (4, 1))
     assert [turn.completion.versions for turn in trajectory.turns[1:4]] == [((0, 1),), ((0, 1), (2, 3)), ((0, 3),)]
     assert trajectory.oldest_version == 0
+    assert trajectory.diff.startswith(f"=== changed {PATH}\n--- before\n+++ after\n@@")
 
     scaffold, solution = sequences(trajectory.turns)
     assert (scaffold.stage, solution.stage) == (Stage.SCAFFOLD, Stage.SOLUTION)
