@@ -19,6 +19,7 @@ from ornith_jax.checks import check_training, model_config
 from ornith_jax.convert import manifest
 from ornith_jax.errors import OrnithError
 from ornith_jax.experiment import Experiment
+from ornith_jax.processes import from_first
 from ornith_jax.rl.types import Batch
 from ornith_jax.train import metrics
 from ornith_jax.train.checkpoint import Checkpoints
@@ -118,7 +119,7 @@ def train_sft(experiment: Experiment, data: Path, run_dir: Path) -> TrainState:
                 extras=lambda: {"digest": source.digest},
             )
         weights, version = run_dir / "weights", int(state.step)
-        if not version_folder(weights, version).exists():
+        if not from_first(version_folder(weights, version).exists()):
             publish(state.params, cfg, weights, version, side_files=_side_files(Path(experiment.model)))
     return state
 

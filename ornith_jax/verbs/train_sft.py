@@ -24,6 +24,8 @@ def add_parser(verbs: Any) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from ornith_jax.experiment import load
+    from ornith_jax.processes import join
     from ornith_jax.train.loop import train_sft
 
+    join()
     train_sft(load(args.experiment, args.overrides), args.data, args.run_dir)

@@ -1,0 +1,97 @@
+"""One learner over several hosts: how its processes find each other, and how they agree.
+
+The launcher names the meeting point in the environment; without it a process is alone. Nothing is guessed: what jax
+would detect by itself is wrong on several clusters (the coordinator's port collides without an error when two learners
+share a node, a task sees one GPU only, a node name does not resolve).
+
+    ORNITH_COORDINATOR   HOST:PORT of process 0; or `auto` where jax knows the place itself (TPU pods)
+    ORNITH_PROCESSES     how many there are
+    ORNITH_PROCESS       which one this is; under srun SLURM_PROCID says it
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ornith_jax.errors import OrnithError
+
+JOIN_S = 300  # for all processes to meet
+LOST_S = 100  # without a sign of life from one, and all the others end
+
+
+def join(environ: Mapping[str, str] = os.environ) -> None:
+    """Meet the other processes, before anything else touches a device. Does nothing where there is one process.
+
+    Raises OrnithError when the environment is incomplete, or when they have not met after JOIN_S seconds.
+    """
+    coordinator = environ.get("ORNITH_COORDINATOR", "")
+    if not coordinator:
+        return
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, which asks for a checkpoint
+    timing = {"initialization_timeout": JOIN_S, "heartbeat_timeout_seconds": LOST_S}
+    if coordinator == "auto":
+        jax.distributed.initialize(**timing)
+        return
+    count = _integer(environ, "ORNITH_PROCESSES")
+    index = _integer(environ, "ORNITH_PROCESS" if "ORNITH_PROCESS" in environ else "SLURM_PROCID")
+    if not 0 <= index < count:
+        raise OrnithError(f"ORNITH_PROCESS: {index} is not one of ORNITH_PROCESSES={count}, which count from 0")
+    try:
+        jax.distributed.initialize(coordinator, count, index, cluster_detection_method="deactivate", **timing)
+    except (RuntimeError, ValueError) as error:
+        raise OrnithError(
+            f"process {index} of {count} did not meet the others at {coordinator} ({str(error).splitlines()[0]}): "
+            "does the name resolve on every node, is the port open between them, and do all processes run?"
+        ) from None
+
+
+def any_of(flag: bool) -> bool:
+    """Whether `flag` holds in any process. Every process must ask, at the same place; it waits for the slowest."""
+    return flag if jax.process_count() == 1 else bool(_gather(flag).any())
+
+
+def from_first(value: int) -> int:
+    """The value that process 0 has. Every process must ask, at the same place."""
+    return value if jax.process_count() == 1 else int(_gather(value).ravel()[0])
+
+
+def to_first(params: Any) -> Any:
+    """The same tree as numpy arrays in process 0, and None in all others. Every process must ask, at the same place.
+
+    A leaf passes through the devices one entry of its first axis at a time: a layer, of parameters.
+    """
+    at = functools.partial(jax.lax.dynamic_index_in_dim, axis=0, keepdims=False)
+
+    def gather(leaf: jax.Array) -> np.ndarray | None:
+        whole = np.empty(leaf.shape, leaf.dtype) if jax.process_index() == 0 else None
+        everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())  # type: ignore[attr-defined]
+        entry = jax.jit(at, out_shardings=everywhere)
+        for index in range(leaf.shape[0]):
+            found = entry(leaf, index)
+            if whole is not None:
+                whole[index] = np.asarray(found.addressable_data(0))
+        return whole
+
+    return jax.tree.map(gather, params)
+
+
+def _gather(value: int) -> np.ndarray:
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(np.int32(value)))
+
+
+def _integer(environ: Mapping[str, str], name: str) -> int:
+    try:
+        return int(environ[name])
+    except KeyError:
+        raise OrnithError(f"{name}: not set, but ORNITH_COORDINATOR is; the launcher must set both") from None
+    except ValueError:
+        raise OrnithError(f"{name}: {environ[name]!r} is not a whole number") from None
