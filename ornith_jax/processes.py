@@ -35,16 +35,18 @@ def join(environ: Mapping[str, str] = os.environ) -> None:
     if not coordinator:
         return
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, which asks for a checkpoint
-    timing = {"initialization_timeout": JOIN_S, "heartbeat_timeout_seconds": LOST_S}
+    meet = functools.partial(
+        jax.distributed.initialize, initialization_timeout=JOIN_S, heartbeat_timeout_seconds=LOST_S
+    )
     if coordinator == "auto":
-        jax.distributed.initialize(**timing)
+        meet()
         return
     count = _integer(environ, "ORNITH_PROCESSES")
     index = _integer(environ, "ORNITH_PROCESS" if "ORNITH_PROCESS" in environ else "SLURM_PROCID")
     if not 0 <= index < count:
         raise OrnithError(f"ORNITH_PROCESS: {index} is not one of ORNITH_PROCESSES={count}, which count from 0")
     try:
-        jax.distributed.initialize(coordinator, count, index, cluster_detection_method="deactivate", **timing)
+        meet(coordinator, count, index, cluster_detection_method="deactivate")
     except (RuntimeError, ValueError) as error:
         raise OrnithError(
             f"process {index} of {count} did not meet the others at {coordinator} ({str(error).splitlines()[0]}): "
