@@ -8,7 +8,7 @@ import functools
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from envs.guard.boundary import grader
+from envs.guard.boundary import Grade, grader
 from envs.guard.judge import Judge, open_judge
 from envs.guard.judge import Settings as JudgeSettings
 from envs.sandbox.pool import Pool
@@ -30,26 +30,36 @@ OPEN_ATTEMPTS = 3  # of a sandbox that does not start
 
 @contextlib.asynccontextmanager
 async def staged(
-    run: Path, engine: Engine, chat: Chat, settings: RolloutSettings, sampling: SamplingSettings, seed: int
+    run: Path,
+    engine: Engine,
+    chat: Chat,
+    settings: RolloutSettings,
+    sampling: SamplingSettings,
+    seed: int,
+    grade: Grade | None = None,
+    library: Library | None = None,
 ) -> AsyncIterator[tuple[TwoStage, Opener]]:
-    """Everything that episodes need, opened and closed: sandboxes, the judge, the library of `run`/scaffolds."""
+    """Everything that episodes need, opened and closed: sandboxes, the judge, the library of `run`/scaffolds.
+
+    `grade` replaces the filter's grading in fresh sandboxes, where no reward is wanted; `library` the run's own.
+    """
     async with Pool(warm=settings.warm_sandboxes) as pool:
         opener = Opener(functools.partial(pool.open, backend=settings.sandbox), attempts=OPEN_ATTEMPTS)
         world = World(
             engine=RetryingEngine(engine, attempts=settings.engine_attempts),
             chat=chat,
             open_sandbox=opener,
-            grade=grader(opener),
+            grade=grade or grader(opener),
             judge=await _judge(settings),
             settings=settings,
             sampling=sampling,
             seed=seed,
         )
-        library = await asyncio.to_thread(Library, run / "scaffolds")
+        shelf = library or await asyncio.to_thread(Library, run / "scaffolds")
         try:
-            yield TwoStage(world, library), opener
+            yield TwoStage(world, shelf), opener
         finally:
-            await asyncio.to_thread(library.close)
+            await asyncio.to_thread(shelf.close)
 
 
 async def collect(
@@ -62,6 +72,8 @@ async def collect(
     *,
     seed: int,
     groups: int | None,
+    grade: Grade | None = None,
+    library: Library | None = None,
 ) -> Tally:
     """Run `groups` groups in all (None: until interrupted), those of earlier starts included, into `run`/trajectories.
 
@@ -70,7 +82,7 @@ async def collect(
     if engine.policy_version is None:
         raise EngineError("not_ready", "the engine has no confirmed weights; update it first")
     async with (
-        staged(run, engine, chat, settings, sampling, seed) as (episodes, opener),
+        staged(run, engine, chat, settings, sampling, seed, grade, library) as (episodes, opener),
         await Store.open(run / "trajectories") as store,
         Driver(
             tasks,
