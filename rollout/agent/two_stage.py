@@ -16,17 +16,24 @@ from rollout.types import Arm, Proposal, Trajectory
 
 @dataclass(frozen=True, slots=True)
 class TwoStage:
-    """Each proposal starts from a scaffold of the library, and what it became goes on record there."""
+    """Each proposal starts from a scaffold of the library, and what it became goes on record there.
+
+    `by_version`: a group that was admitted at version v starts from what groups admitted before v have left, and from
+    nothing that is written while it runs. What it starts from is then no matter of timing when a learner waits for
+    all groups of a version (max_staleness 0).
+    """
 
     world: World
     library: Library
+    by_version: bool = False
 
     async def propose(self, task: Task, *, group_id: str, scaffold_index: int, admitted_version: int) -> Proposal:
         settings, previous = self.world.settings, None
         if settings.arm is Arm.SELF:
             rng = random.Random(self.world.seed_of(f"{group_id}/{scaffold_index}/previous"))
             chosen = (settings.scaffold_selection, settings.selection_temperature, rng)
-            previous = await asyncio.to_thread(self.library.select, task.id, task.category, *chosen)
+            before = admitted_version if self.by_version else None
+            previous = await asyncio.to_thread(self.library.select, task.id, task.category, *chosen, before)
         proposal = await propose(
             self.world,
             task,

@@ -32,24 +32,37 @@ class Result:
     reward: float
     outcome: str
     stop: str
+    version: int  # policy version at which its group was admitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One scaffold as it was used for one task. `order` grows with every record of the library."""
+    """One scaffold as it was used for one task.
+
+    `order` grows with every record of the library; `version` is the policy version at which the group that wrote it
+    last was admitted. `uses` has both of every time that it was written.
+    """
 
     id: str
     parent: str
     task_id: str
     category: str
     document: str
-    order: int
+    uses: tuple[tuple[int, int], ...]  # (version, order), in the order of the log
     results: tuple[Result, ...] = ()
+
+    @property
+    def order(self) -> int:
+        return max(order for _, order in self.uses)
+
+    @property
+    def version(self) -> int:
+        return max(version for version, _ in self.uses)
 
     @property
     def mean(self) -> float | None:
         """Mean reward; None before the first result. Flagged counts as 0 here: nobody should start from it."""
-        return sum(result.reward for result in self.results) / len(self.results) if self.results else None
+        return math.fsum(result.reward for result in self.results) / len(self.results) if self.results else None
 
 
 class Library:
@@ -95,6 +108,7 @@ class Library:
                 task_id=proposal.task_id,
                 category=proposal.category,
                 document=proposal.scaffold,
+                version=proposal.admitted_version,
             )
 
     def reward(self, trajectory: Trajectory) -> None:
@@ -107,10 +121,16 @@ class Library:
                 id=trajectory.scaffold_id,
                 task_id=trajectory.task_id,
                 result=[trajectory.id, value, trajectory.verdict.outcome.value, trajectory.stop.value],
+                version=trajectory.admitted_version,
             )
 
-    def entries(self, task_id: str | None = None, category: str | None = None) -> list[Entry]:
-        """Oldest first, each with its results; of one task, of one category, or all."""
+    def entries(
+        self, task_id: str | None = None, category: str | None = None, before: int | None = None
+    ) -> list[Entry]:
+        """Oldest first, each with its results; of one task, of one category, or all.
+
+        `before` leaves out what groups wrote and earned that were admitted at that policy version or later.
+        """
         with self._lock:
             tasks = self._entries if task_id is None else [task_id]
             found = [
@@ -119,20 +139,31 @@ class Library:
                 for entry in self._entries.get(task, {}).values()
                 if category in (None, entry.category)
             ]
+        if before is not None:
+            found = [past for entry in found if (past := _past(entry, before)) is not None]
         return sorted(found, key=lambda entry: (entry.order, entry.id))
 
     def select(
-        self, task_id: str, category: str, selection: str, temperature: float, rng: random.Random
+        self,
+        task_id: str,
+        category: str,
+        selection: str,
+        temperature: float,
+        rng: random.Random,
+        before: int | None = None,
     ) -> Entry | None:
         """The scaffold that a proposal starts from: of the task; before it has one, of its category; None: no parent.
 
-        The same records, arguments and state of `rng` give the same entry.
+        The same records, arguments and state of `rng` give the same entry. With `before` (see `entries`), records of
+        one policy version have no order among themselves: they may have been written in any.
         """
         if selection not in SELECTIONS:
             raise RolloutError(f"rollout.scaffold_selection: {selection!r} is not one of {', '.join(SELECTIONS)}")
         if selection == "fresh":
             return None
-        pool = self.entries(task_id) or _by_scaffold(self.entries(category=category))
+        pool = self.entries(task_id, before=before) or _by_scaffold(self.entries(category=category, before=before))
+        if before is not None:
+            pool = sorted((_unordered(entry) for entry in pool), key=lambda entry: (entry.order, entry.id))
         return choose(pool, selection, temperature, rng) if pool else None
 
     def close(self) -> None:
@@ -152,26 +183,29 @@ class Library:
             self._take({"kind": kind, **record})
 
     def _take(self, record: dict[str, Any]) -> None:
-        """One record into the view. What is said again changes nothing but the order of its scaffold."""
+        """One record into the view. A scaffold that is said again is used once more; a result changes nothing."""
         self._order = max(self._order, record["order"])
-        task_id, id = record["task_id"], record["id"]
+        task_id, id, use = record["task_id"], record["id"], (record["version"], record["order"])
         if record["kind"] == "result":
-            result = Result(*record["result"])
+            result = Result(*record["result"], record["version"])
             self._results.setdefault((task_id, id), {}).setdefault(result.trajectory_id, result)
             return
         known = self._entries.setdefault(task_id, {})
-        fresh = Entry(**{name: value for name, value in record.items() if name != "kind"})
-        known[id] = replace(known[id], order=record["order"]) if id in known else fresh
+        if id in known:
+            known[id] = replace(known[id], uses=(*known[id].uses, use))
+        else:
+            fields = ("id", "parent", "task_id", "category", "document")
+            known[id] = Entry(**{name: record[name] for name in fields}, uses=(use,))
 
 
 def choose(pool: list[Entry], selection: str, temperature: float, rng: random.Random) -> Entry:
     """One entry of a pool that is not empty. An entry without results is chosen only when none has any."""
-    newest = max(pool, key=lambda entry: entry.order)
+    newest = max(pool, key=lambda entry: (entry.order, entry.id))
     rated = [(entry, entry.mean) for entry in pool if entry.mean is not None]
     if selection == "last" or (selection == "best" and not rated):
         return newest
     if selection == "best":
-        return max(rated, key=lambda pair: (pair[1], pair[0].order))[0]
+        return max(rated, key=lambda pair: (pair[1], pair[0].order, pair[0].id))[0]
     if not rated:
         return rng.choice(pool)
     top = max(mean for _, mean in rated)
@@ -186,3 +220,15 @@ def _by_scaffold(entries: Iterable[Entry]) -> list[Entry]:
         before = merged[entry.id].results if entry.id in merged else ()
         merged[entry.id] = replace(entry, results=before + entry.results)
     return list(merged.values())
+
+
+def _past(entry: Entry, before: int) -> Entry | None:
+    """The entry as groups of earlier versions alone have left it; None when none of them wrote it."""
+    uses = tuple(use for use in entry.uses if use[0] < before)
+    results = tuple(result for result in entry.results if result.version < before)
+    return replace(entry, uses=uses, results=results) if uses else None
+
+
+def _unordered(entry: Entry) -> Entry:
+    """With the version for its order."""
+    return replace(entry, uses=((entry.version, entry.version),))
