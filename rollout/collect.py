@@ -55,11 +55,12 @@ async def staged(
             sampling=sampling,
             seed=seed,
         )
-        shelf = library or await asyncio.to_thread(Library, run / "scaffolds")
+        if library is None:
+            library = await asyncio.to_thread(Library, run / "scaffolds")
         try:
-            yield TwoStage(world, shelf), opener
+            yield TwoStage(world, library), opener
         finally:
-            await asyncio.to_thread(shelf.close)
+            await asyncio.to_thread(library.close)
 
 
 async def collect(
