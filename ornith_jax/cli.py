@@ -127,6 +127,12 @@ def _add_rollout(verbs: Any) -> None:
     add_parser(verbs)
 
 
+def _add_evaluate(verbs: Any) -> None:
+    from ornith_jax.verbs.evaluate import add_parser
+
+    add_parser(verbs)
+
+
 PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_convert,
     _add_score,
@@ -138,6 +144,7 @@ PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_scaffold,
     _add_plan,
     _add_rollout,
+    _add_evaluate,
 )
 
 
