@@ -133,6 +133,12 @@ def _add_evaluate(verbs: Any) -> None:
     add_parser(verbs)
 
 
+def _add_slurm(verbs: Any) -> None:
+    from ornith_jax.verbs.slurm import add_parser
+
+    add_parser(verbs)
+
+
 PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_convert,
     _add_score,
@@ -144,6 +150,7 @@ PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_scaffold,
     _add_plan,
     _add_rollout,
+    _add_slurm,
     _add_evaluate,
 )
 

@@ -6,9 +6,10 @@ has it. One row of the batch per group of `context` x `tensor` devices, times th
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import jax.numpy as jnp
 
@@ -76,12 +77,18 @@ def expected_bytes(cfg: ModelConfig, experiment: Experiment, topology: Topology,
         engine = experiment.engine
         item = jnp.dtype(engine.dtype).itemsize
         return (params * item + engine.slots * cache_bytes(cfg, engine.max_len, item)) / devices
-    per_param = jnp.dtype(experiment.train.param_dtype).itemsize + 2 * jnp.dtype(experiment.optim.moment_dtype).itemsize
-    gradients = 4 if experiment.train.accumulation == 1 else 8
     tokens = experiment.train.seq_len // experiment.mesh.context
     widths = LAYER_WIDTHS + (EXPERT_WIDTHS * cfg.moe.experts_per_token if cfg.moe else 0)
     working = widths * 4 * tokens * cfg.embed_dim
-    return params * (per_param + gradients + 2) / devices + layer_inputs(cfg, experiment) + working
+    return state_bytes(params, experiment) + layer_inputs(cfg, experiment) + working
+
+
+def state_bytes(params: int, experiment: Experiment) -> float:
+    """Per device: weights, moments, gradients and the bfloat16 copy of the weights; nothing smaller can train."""
+    sizes = asdict(experiment.mesh)
+    per_param = jnp.dtype(experiment.train.param_dtype).itemsize + 2 * jnp.dtype(experiment.optim.moment_dtype).itemsize
+    gradients = 4 if experiment.train.accumulation == 1 else 8
+    return params * (per_param + gradients + 2) * sizes["data"] / math.prod(sizes.values())
 
 
 def _say(text: str) -> None:
