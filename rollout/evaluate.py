@@ -77,7 +77,7 @@ async def evaluate(
     version = engine.policy_version
     if version is None:
         raise EngineError("not_ready", "the engine has no confirmed weights; update it first")
-    _check(name, tasks, samples)
+    check(name, tasks, samples, library)
     settings = replace(settings, arm=arm, solutions_per_scaffold=1)
     if library is None:
         settings = replace(settings, scaffold_selection="fresh")
@@ -139,13 +139,16 @@ def spread(tasks: Sequence[Task], count: int | None) -> list[Task]:
     return ordered if count is None else ordered[:count]
 
 
-def _check(name: str, tasks: Sequence[Task], samples: int) -> None:
+def check(name: str, tasks: Sequence[Task], samples: int, library: Path | None) -> None:
+    """What `evaluate` cannot do, before an engine is loaded for it. Raises RolloutError."""
     if not NAME.fullmatch(name):
         raise RolloutError(f"name: {name!r} cannot name a file; use letters, digits, '.', '_' and '-'")
     if not tasks:
         raise RolloutError("there is no task to evaluate on: see the split, suite.path and suite.heldout")
     if samples < 1:
         raise RolloutError(f"samples: {samples} is less than 1")
+    if library is not None and not (library / "scaffolds").is_dir():
+        raise RolloutError(f"library: {library} has no scaffolds/; name a run that wrote some")
 
 
 def _begin(folder: Path, asked: dict[str, Any], tasks: Sequence[Task]) -> float:
@@ -164,8 +167,6 @@ def _begin(folder: Path, asked: dict[str, Any], tasks: Sequence[Task]) -> float:
 
 def _shelf(folder: Path, library: Path) -> FrozenLibrary:
     """The library of a run as it was when this evaluation began."""
-    if not (library / "scaffolds").is_dir():
-        raise RolloutError(f"library: {library} has no scaffolds/; name a run that wrote some")
     position = read_json(folder / "library.json")
     shelf = FrozenLibrary(library / "scaffolds", position)
     if position is None:

@@ -46,7 +46,7 @@ def wilson(passed: float, n: float, level: float = LEVEL) -> Estimate:
     z, rate = NormalDist().inv_cdf((1 + level) / 2), passed / n
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
-    return Estimate(rate, min(rate, middle - half), max(rate, middle + half))
+    return Estimate(rate, max(0.0, min(rate, middle - half)), min(1.0, max(rate, middle + half)))
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:

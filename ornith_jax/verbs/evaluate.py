@@ -61,7 +61,7 @@ def add_parser(verbs: Any) -> None:
 def _eval(args: argparse.Namespace) -> None:
     from envs.errors import EnvError
     from rollout.errors import EngineError, RolloutError
-    from rollout.evaluate import spread
+    from rollout.evaluate import check, spread
     from rollout.suite import load_suite
 
     place, run = locate(args.model)
@@ -75,6 +75,7 @@ def _eval(args: argparse.Namespace) -> None:
     try:
         train, heldout = load_suite(experiment.suite)
         tasks = spread({"heldout": heldout, "train": train, "all": train + heldout}[args.split], args.tasks)
+        check(name, tasks, args.samples, args.library)
         found = asyncio.run(_evaluate(args, experiment, tasks, place, out, name, arm))
     except (RolloutError, EngineError, EnvError) as error:
         raise OrnithError(str(error)) from None
@@ -202,12 +203,14 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append((name, str(tasks), str(samples), *rates))
     infra, tokens = found["infra"], found["tokens"]
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in found["outcomes"].items())
+    stops = ", ".join(f"{stop} {count}" for stop, count in found["stops"].items())
     causes = ", ".join(f"{cause} {count}" for cause, count in infra["causes"].items())
     return "\n".join(
         [
             f"{found['name']}: arm {found['arm']}, policy version {found['policy_version']}, "
             f"{found['samples']} samples of {found['tasks']} tasks in {found['seconds']:.0f} s",
-            f"{outcomes}; {tokens['sampled']:,} tokens sampled, {tokens['scaffold']:,} of them in scaffolds",
+            f"{outcomes} (ended by {stops})",
+            f"{tokens['sampled']:,} tokens sampled, {tokens['scaffold']:,} of them in scaffolds",
             *(
                 [f"failures of ours: {infra['episodes']} ({causes}); {infra['missing']} samples missing"]
                 if causes

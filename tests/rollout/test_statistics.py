@@ -38,6 +38,7 @@ def test_wilsons_ends_are_the_rates_that_the_data_would_only_just_not_reject(pas
 def test_wilson_by_hand():
     assert ends(wilson(9, 10)) == pytest.approx((0.9, 0.5958, 0.9821), abs=1e-4)
     assert ends(wilson(0, 10)) == pytest.approx((0, 0, 0.2775), abs=1e-4)
+    assert all(wilson(0, n).low == 0 and wilson(n, n).high == 1 for n in range(1, 50)), "beyond by rounding"
     nothing = wilson(0, 0)
     assert (nothing.low, nothing.high) == (0, 1)
     assert math.isnan(nothing.value)
