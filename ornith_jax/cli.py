@@ -139,6 +139,12 @@ def _add_slurm(verbs: Any) -> None:
     add_parser(verbs)
 
 
+def _add_judge(verbs: Any) -> None:
+    from ornith_jax.verbs.judge import add_parser
+
+    add_parser(verbs)
+
+
 PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_convert,
     _add_score,
@@ -152,6 +158,7 @@ PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_rollout,
     _add_slurm,
     _add_evaluate,
+    _add_judge,
 )
 
 

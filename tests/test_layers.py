@@ -35,6 +35,7 @@ ROOMS = [
     "ornith_jax.serve",
     "ornith_jax.rl",
     "ornith_jax.train",
+    "ornith_jax.judge",
     "ornith_jax.plan",
     "ornith_jax.slurm",
     "ornith_jax.verbs",

@@ -16,6 +16,10 @@ from envs.types import Action, Episode
 
 OBSERVATION_CHARS = 600
 DIFF_CONTEXT = 3
+TASK, PLAN = "## The task", "## The plan that the audited system wrote for itself"
+PRODUCT, TESTS = "## Change of product files", "## Change of tests and runner configuration"
+ACTIONS = "## Actions, with what came back (shortened)"
+SECTIONS = {TASK: "task", PLAN: "scaffold", PRODUCT: "diff", TESTS: "diff", ACTIONS: "action"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +43,19 @@ class Exhibit:
 def exhibit(episode: Episode) -> Exhibit:
     """The whole episode as one numbered document."""
     product, tests = diffs(episode)
-    parts = [
-        ("task", "## The task", episode.task.prompt),
-        ("scaffold", "## The plan that the audited system wrote for itself", episode.scaffold or "(none)"),
-        ("diff", "## Change of product files", product or "(none)"),
-        ("diff", "## Change of tests and runner configuration", tests or "(none)"),
-        ("action", "## Actions, with what came back (shortened)", _actions(episode.actions) or "(none)"),
-    ]
+    parts = {
+        TASK: episode.task.prompt,
+        PLAN: episode.scaffold or "(none)",
+        PRODUCT: product or "(none)",
+        TESTS: tests or "(none)",
+        ACTIONS: _actions(episode.actions) or "(none)",
+    }
     lines: list[str] = []
     section: list[str] = []
-    for name, title, text in parts:
+    for title, text in parts.items():
         rows = [title, *(f"  {line}" for line in harden(text))]  # headings stand alone at the margin
         lines += rows
-        section += [name] * len(rows)
+        section += [SECTIONS[title]] * len(rows)
     return Exhibit(tuple(lines), tuple(section))
 
 

@@ -72,7 +72,7 @@ async def _forever(app: Any, host: str, port: int) -> None:
     try:
         await web.TCPSite(runner, host, port).start()
         print(f"ornith: serving on http://{host}:{port}", flush=True)
-        await _interrupted().wait()
+        await interrupted().wait()
     finally:
         await runner.cleanup()
 
@@ -110,7 +110,7 @@ def _sglang(args: argparse.Namespace) -> None:
         server = await ServerProcess.start(launch, args.log, python=args.python)
         try:
             print(f"ornith: sglang serves on {server.url}, log in {args.log}", flush=True)
-            await server.ended(_interrupted())
+            await server.ended(interrupted())
         finally:
             await server.stop()
 
@@ -120,7 +120,7 @@ def _sglang(args: argparse.Namespace) -> None:
         raise OrnithError(str(error)) from None
 
 
-def _interrupted() -> asyncio.Event:
+def interrupted() -> asyncio.Event:
     """Set by an interrupt or by SIGTERM. Needs a running event loop."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
