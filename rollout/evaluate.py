@@ -11,6 +11,7 @@ rounds, then left out and counted. Seeds are the same in every evaluation of a s
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import time
@@ -20,6 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from envs.suites.split import content_hash
 from envs.types import Task
 from rollout.chat.types import Chat
 from rollout.collect import collect
@@ -89,8 +91,9 @@ async def evaluate(
         "seed": seed,
         "sampling": asdict(sampling),
         "rollout": {field: value for field, value in asdict(settings).items() if field not in OPERATION},
-        "library": None if library is None else library.name,
+        "library": None if library is None else library.resolve().name,
     }
+    asked = json.loads(json.dumps(asked))  # as the files hold it
     folder = run / "evals" / name
     began = await asyncio.to_thread(_begin, folder, asked, tasks)
     if (known := await asyncio.to_thread(read_json, run / "evals" / f"{name}.json")) is not None:
@@ -153,13 +156,13 @@ def check(name: str, tasks: Sequence[Task], samples: int, library: Path | None) 
 
 def _begin(folder: Path, asked: dict[str, Any], tasks: Sequence[Task]) -> float:
     """When it began, in seconds of the clock. Raises RolloutError if the log is of another evaluation."""
-    file, ids = folder / "asked.json", [task.id for task in tasks]
+    file, contents = folder / "asked.json", {task.id: content_hash(task) for task in tasks}
     known = read_json(file)
     if known is None:
-        known = {"asked": asked, "task_ids": ids, "began": time.time()}
+        known = {"asked": asked, "tasks": contents, "began": time.time()}
         write_json(file, known)
     differ = [field for field, value in asked.items() if known["asked"].get(field) != value]
-    differ += ["tasks"] if known["task_ids"] != ids else []
+    differ += ["tasks"] if known["tasks"] != contents else []
     if differ:
         raise RolloutError(f"{folder}: began with other {', '.join(differ)}; give this evaluation another name")
     return known["began"]

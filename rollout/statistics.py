@@ -67,10 +67,11 @@ def mean_pass_at_k(outcomes: Outcomes, k: int, level: float = LEVEL) -> Estimate
 
 
 def mean_over_tasks(values: Sequence[float], level: float = LEVEL) -> Estimate:
-    """Mean of one value in [0, 1] per task, with the percentile interval of a bootstrap over tasks.
+    """Mean of one value in [0, 1] per task, with the interval of a bootstrap over tasks.
 
-    Where all tasks have one value a bootstrap has no width, which would be a lie about few tasks: then it is Wilson's
-    interval with each task as one trial.
+    Its percentiles are Hesterberg's wider ones (The American Statistician 69, 2015; arXiv 1411.5279): plain ones are
+    too narrow where tasks are few. Where all tasks have one value a bootstrap has no width, which would be a lie about
+    few tasks: there it is Wilson's interval with each task as one trial.
     """
     if max(values) - min(values) < 1e-12:
         return wilson(min(1.0, max(0.0, values[0])) * len(values), len(values), level)
@@ -143,10 +144,20 @@ def _changes(before: Outcomes, after: Outcomes) -> np.ndarray:
 
 
 def _bootstrap(values: np.ndarray, level: float) -> Estimate:
-    """The mean with its percentile interval; `values` are of independent units."""
+    """The mean with its interval; `values` are of independent units. One value alone is its own interval."""
     means = np.concatenate([values[drawn].mean(axis=1) for drawn in _resamples(len(values))])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    tail = _tail(len(values), level)
+    low, high = np.quantile(means, [tail, 1 - tail])
     return Estimate(float(values.mean()), float(low), float(high))
+
+
+def _tail(n: int, level: float) -> float:
+    """The share of resampled means to leave out at each end: such that n normal values give Student's interval."""
+    if n == 1:
+        return 0.0
+    z, free = NormalDist().inv_cdf((1 + level) / 2), n - 1
+    student = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)  # Abramowitz-Stegun 26.7.5
+    return NormalDist().cdf(-math.sqrt(n / free) * student)
 
 
 def _resamples(n: int) -> Iterator[np.ndarray]:

@@ -153,6 +153,7 @@ def test_failures_of_ours_are_played_again_and_never_count(stage, tmp_path):
     broken = OSError("disk")
     stage.episodes.ends = {
         "task-0@0/1": broken,
+        "task-0@1/1": Outcome.FAILED,  # one more than task 0 needs
         "task-1@0/0": broken,
         "task-1@0/1": broken,
         "task-1@1/0": Outcome.FAILED,
@@ -222,8 +223,9 @@ def test_a_log_is_of_one_evaluation(stage, tmp_path):
     for options in ({"samples": 3}, {"arm": Arm.FIXED}, {"seed": 1}):
         with pytest.raises(RolloutError, match=f"began with other .*{next(iter(options))}.* another name"):
             stage.evaluate(tmp_path, simulated(2), **{"samples": 2, **options})
-    with pytest.raises(RolloutError, match="began with other tasks"):
-        stage.evaluate(tmp_path, simulated(1), 2)
+    for other in (simulated(1), [replace(task, prompt="q") for task in simulated(2)]):
+        with pytest.raises(RolloutError, match="began with other tasks"):
+            stage.evaluate(tmp_path, other, 2)
 
 
 def test_weights_that_change_meanwhile_are_refused(stage, tmp_path):

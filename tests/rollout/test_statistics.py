@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rollout.errors import RolloutError
 from rollout.statistics import (
@@ -59,11 +60,19 @@ def test_pass_at_k_is_the_share_of_all_choices_of_k_samples_with_a_pass():
             pass_at_k(*bad)
 
 
+def all_resamples(values: list[float], level: float = 0.95) -> tuple[float, float]:
+    """The ends, from every way to draw the values anew, and Student's quantile from scipy."""
+    n = len(values)
+    tail = stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf((1 + level) / 2, n - 1))
+    means = [sum(drawn) / n for drawn in itertools.product(values, repeat=n)]
+    return tuple(np.quantile(means, [tail, 1 - tail], method="inverted_cdf"))
+
+
 def test_the_bootstrap_is_that_of_all_ways_to_draw_the_tasks_anew():
-    values = [0.0, 0.25, 0.5, 1.0, 1.0]
-    means = [sum(drawn) / 5 for drawn in itertools.product(values, repeat=5)]
-    low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
-    assert ends(mean_over_tasks(values)) == pytest.approx((0.55, low, high), abs=0.02)
+    values = [0.0, 0.2, 0.5, 0.6, 0.8, 1.0]
+    for level in (0.5, 0.8, 0.95):
+        assert ends(mean_over_tasks(values, level))[1:] == pytest.approx(all_resamples(values, level), abs=0.02)
+    assert mean_over_tasks(values).value == pytest.approx(3.1 / 6)
     assert mean_over_tasks(values) == mean_over_tasks(values), "drawn differently in another call"
     assert mean_over_tasks(values, 0.5).low > mean_over_tasks(values).low + 0.1
 
@@ -81,6 +90,18 @@ def test_a_mean_over_tasks_weighs_tasks_and_leaves_out_those_with_too_few_sample
     assert at_2 is not None
     assert (at_1.value, at_2.value) == pytest.approx(((0.25 + 1 + 1) / 3, (0.5 + 1) / 2))
     assert mean_pass_at_k(outcomes, 5) is None
+
+
+@pytest.mark.parametrize(("tasks", "at_least"), [(5, 0.9), (10, 0.91), (20, 0.91)])
+def test_few_tasks_are_covered_too(tasks, at_least):
+    """4 samples of each, rates uniform over [0, 1]. Plain percentiles: 90 % with 5 tasks."""
+    rng, held, runs = np.random.default_rng(5), 0, 150
+    for _ in range(runs):
+        passed = rng.binomial(4, rng.uniform(0, 1, tasks))
+        found = mean_pass_at_k({str(i): (int(c), 4) for i, c in enumerate(passed)}, 1)
+        assert found is not None
+        held += found.low <= 0.5 <= found.high
+    assert held / runs >= at_least
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -105,9 +126,7 @@ AFTER = {"a": (3, 4), "b": (2, 2), "c": (3, 4), "only after": (0, 4), "lost": (1
 
 def test_a_difference_is_paired_by_task():
     """a +0.5, b +0.5, c -0.25: mean 0.25. The other tasks have samples on one side only."""
-    changes = [0.5, 0.5, -0.25]
-    means = [sum(drawn) / 3 for drawn in itertools.product(changes, repeat=3)]
-    low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
+    low, high = all_resamples([0.5, 0.5, -0.25])
     assert ends(difference(BEFORE, AFTER)) == pytest.approx((0.25, low, high), abs=1e-9)
     assert difference(BEFORE, BEFORE) == Estimate(0, 0, 0)
     with pytest.raises(RolloutError, match="evaluate the same tasks"):
