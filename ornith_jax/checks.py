@@ -51,6 +51,7 @@ TRAIN_RANGES = {
     "train.accumulation": (1, math.inf),
     "train.checkpoint_every": (1, math.inf),
     "train.keep_checkpoints": (1, math.inf),
+    "train.keep_versions": (2, math.inf),  # while engines load the newest, they answer with the one before
     "optim.learning_rate": (TINY, math.inf),
     "optim.warmup_steps": (0, math.inf),
     "optim.decay_steps": (0, math.inf),

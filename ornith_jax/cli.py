@@ -139,8 +139,20 @@ def _add_slurm(verbs: Any) -> None:
     add_parser(verbs)
 
 
+def _add_train(verbs: Any) -> None:
+    from ornith_jax.verbs.train import add_parser
+
+    add_parser(verbs)
+
+
 def _add_judge(verbs: Any) -> None:
     from ornith_jax.verbs.judge import add_parser
+
+    add_parser(verbs)
+
+
+def _add_report(verbs: Any) -> None:
+    from ornith_jax.verbs.report import add_parser
 
     add_parser(verbs)
 
@@ -156,6 +168,8 @@ PARSERS: tuple[Callable[[Any], None], ...] = (
     _add_scaffold,
     _add_plan,
     _add_rollout,
+    _add_report,
+    _add_train,
     _add_slurm,
     _add_evaluate,
     _add_judge,

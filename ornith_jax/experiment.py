@@ -93,6 +93,7 @@ class TrainSettings:
     param_dtype: str = "float32"  # of the master weights
     checkpoint_every: int = 10
     keep_checkpoints: int = 3
+    keep_versions: int = 4  # published ones, for engines and evaluations that still read an older one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,18 +6,17 @@
             driver.trained(ids)                  # (driver.position goes into the checkpoint)
             await driver.published(version)      # the engine answers with the new weights
 
-Staleness is bounded twice: a group is admitted only if it can be consumed within `max_staleness` updates, and an update
-waits for those that would be too old for the next one, `group_s` at most: nothing is thrown away for being slow, which
-would teach on quick episodes only. `max_staleness` 0 is synchronous training. Killed at any moment, a driver that is
-started again goes on with the groups it had admitted, under their ids, scaffolds and versions.
+A group is admitted only if it can be consumed within `max_staleness` updates, and an update waits for those that would
+be too old for the next one, `group_s` at most: nothing is thrown away for being slow, which would teach on quick
+episodes only. `max_staleness` 0 is synchronous training. Killed at any moment, a driver that is started again goes on
+with the groups it had admitted, under their ids, scaffolds and versions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from types import TracebackType
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
 from envs.types import Task
 from rollout.admission import capacity, draws, until_engine_is_free
@@ -33,7 +32,6 @@ from rollout.store.store import Store
 from rollout.types import Group
 
 PAUSE_S = (0.1, 30.0)  # before a group, after others broke one after another: doubled from the first up to the second
-START = Position()
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +41,7 @@ class Driver:
     Args:
         policy_version: what the engine answers with now.
         position: what the learner's checkpoint says it was trained on.
+        handed: group ids that the learner holds already.
         limit: groups to admit in all, restarts included; None: endless.
         bounded: False when nobody trains on the groups, so that none can be too old.
         health: the engine's; no group is admitted while as many requests wait as can run.
@@ -57,7 +56,8 @@ class Driver:
         *,
         seed: int,
         policy_version: int,
-        position: Position = START,
+        position: Position | None = None,
+        handed: Collection[str] = (),
         limit: int | None = None,
         bounded: bool = True,
         health: Callable[[], Awaitable[Health]] | None = None,
@@ -69,9 +69,9 @@ class Driver:
         self._tasks = {task.id: task for task in tasks}
         self._store, self._episodes, self._settings = store, episodes, settings
         self._seed, self._limit, self._bounded, self._health = seed, limit, bounded, health
-        self._ledger, self._used = Ledger(), position
+        self._ledger, self._used = Ledger(), position or Position()
         self._restored: set[str] = set()  # group ids that an earlier process left open or waiting
-        self._handed: set[str] = set()  # group ids that a learner holds
+        self._handed = set(handed)  # group ids that a learner holds
         self._running: dict[str, asyncio.Task[None]] = {}
         self._dropping: set[str] = set()
         self._admitting: list[asyncio.Task[None]] = []  # one, once it is open
@@ -90,16 +90,13 @@ class Driver:
         self._admitting[0].add_done_callback(lambda _: self._bell.ring())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop. Episodes under way are cancelled without a record: the next start runs them again."""
         await end(self._admitting)
-        await end(list(self._running.values()))
+        await end([*self._running.values()])
 
     @property
-    def in_flight(self) -> int:
-        """Groups under way."""
+    def in_flight(self) -> int:  # groups under way
         return len(self._running)
 
     @property
@@ -113,12 +110,24 @@ class Driver:
         Ends when `limit` groups were admitted and the last one is handed out. Raises what ended the run: `OSError`
         of the store, `RolloutError` when every task is benched.
         """
+        async for admission in self.admissions():
+            task = self._tasks.get(admission.task_id)
+            group, problems = await read_group(admission, task.category if task else "", self._store)
+            for problem in problems:
+                log.error("left out of %s: %s", admission.group_id, problem)
+                self.tally.infra["damaged_record"] += 1
+            yield group
+
+    async def admissions(self) -> AsyncIterator[Admission]:
+        """`groups`, unread: for a learner that reads the log itself."""
         while True:
             raise_failure([*self._admitting, *self._running.values()])
             await self._drop_stale()
             admission = self._next()
             if admission is not None:
-                yield await self._hand_out(admission)
+                self._handed.add(admission.group_id)
+                self.tally.staleness[max(0, self.policy_version - admission.admitted_version)] += 1
+                yield admission
             elif self._is_over():
                 return
             elif not await self._drop_unreachable():
@@ -132,7 +141,7 @@ class Driver:
             self._handed.discard(id)
 
     async def drop(self, group_id: str, reason: str) -> None:
-        """It will not be trained on (no signal, a skipped update): another one may take its place."""
+        """It made or makes no update: another one may take its place. Said again, it changes nothing."""
         if group_id in self._dropping or group_id in self._ledger.dropped:
             return
         self._dropping.add(group_id)
@@ -141,8 +150,8 @@ class Driver:
         self._used = self._used.plus([self._ledger.numbers[group_id]])
         self.tally.dropped[reason] += 1
         self._handed.discard(group_id)
-        if group_id in self._running:
-            self._running[group_id].cancel()
+        if running := self._running.get(group_id):
+            running.cancel()
         self._dropping.discard(group_id)
         self._bell.ring()
 
@@ -155,7 +164,7 @@ class Driver:
         self._bell.ring()
 
     async def _admit(self) -> None:
-        """Groups that an earlier process left open, then new ones, for as long as there is room."""
+        """Groups that an earlier process left open, then new ones, while there is room."""
         for admission in list(self._ledger.open.values()):
             if admission.task_id not in self._tasks:
                 await self.drop(admission.group_id, "no_task")
@@ -190,23 +199,22 @@ class Driver:
 
     def _has_room(self) -> bool:
         """By the groups in flight, and by the age that a new one could reach."""
-        if len(self._running) >= self._settings.groups_in_flight:
-            return False
-        return not self._bounded or self._capacity() > 0
+        free = len(self._running) < self._settings.groups_in_flight
+        return free and (not self._bounded or self._capacity() > 0)
 
     def _capacity(self) -> int:
         first = self._ledger.first_version
+        first = self.policy_version if first is None else min(first, self.policy_version)
         return capacity(
             policy_version=self.policy_version,
-            first_version=self.policy_version if first is None else min(first, self.policy_version),
+            first_version=first,
             max_staleness=self._settings.max_staleness,
             groups_per_step=self._settings.groups_per_step,
             admitted=self._ledger.counted,
         )
 
     def _start(self, admission: Admission) -> None:
-        task = asyncio.create_task(self._run(admission))
-        self._running[admission.group_id] = task
+        task = self._running[admission.group_id] = asyncio.create_task(self._run(admission))
         task.add_done_callback(lambda _: self._bell.ring())
 
     async def _run(self, admission: Admission) -> None:
@@ -242,16 +250,6 @@ class Driver:
             groups_per_step=self._settings.groups_per_step,
         )
 
-    async def _hand_out(self, admission: Admission) -> Group:
-        self._handed.add(admission.group_id)
-        self.tally.staleness[max(0, self.policy_version - admission.admitted_version)] += 1
-        task = self._tasks.get(admission.task_id)
-        group, problems = await read_group(admission, task.category if task else "", self._store)
-        for problem in problems:
-            log.error("left out of %s: %s", admission.group_id, problem)
-            self.tally.infra["damaged_record"] += 1
-        return group
-
     async def _drop_stale(self) -> None:
         """Groups that no update can consume any more within the bound."""
         oldest = self.policy_version - self._settings.max_staleness
@@ -268,13 +266,13 @@ class Driver:
         left = [id for id in self._ledger.waiting if id not in self._handed]
         if not left and room <= -self._settings.groups_per_step:
             raise RolloutError(
-                f"policy version {self.policy_version} may use no group of this log and admit none: it holds "
-                f"{self._ledger.counted} groups; start at the version and position of its own checkpoint"
+                f"policy version {self.policy_version} may use no group of this log and admit none ("
+                f"{self._ledger.counted} are in it); start at the version and position of its own checkpoint"
             )
-        left = [id for id in left if id in self._restored]
-        if left:
-            await self.drop(left[0], "future")
-        return bool(left)
+        old = next((id for id in left if id in self._restored), "")
+        if old:
+            await self.drop(old, "future")
+        return bool(old)
 
     def _is_over(self) -> bool:
         return self._admitting[0].done() and not self._running and self._ledger.waiting.keys() <= self._handed

@@ -29,6 +29,16 @@ def newest(root: Path) -> tuple[int, Path] | None:
     return max(((int(p.name[1:]), p) for p in ready), default=None)
 
 
+def family_of(folder: Path) -> str:
+    """The model family of a published version, "qwen3_5" or "gemma4". Raises RolloutError without a config.json."""
+    try:
+        fields = json.loads((folder / "config.json").read_text())
+        model_type = str(fields.get("text_config", fields)["model_type"])
+    except (OSError, ValueError, KeyError, AttributeError):
+        raise RolloutError(f"{folder / 'config.json'}: missing or damaged; publish the version again") from None
+    return model_type.removesuffix("_text").removesuffix("_moe")
+
+
 def seal(folder: Path, policy_version: int) -> None:
     """Write READY for the files that are in the folder now."""
     files = {str(p.relative_to(folder)): _describe(p) for p in sorted(folder.rglob("*")) if p.is_file()}

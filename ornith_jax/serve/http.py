@@ -1,9 +1,9 @@
 """An OpenAI-compatible server over any engine: completions and chat, and SGLang's `/generate` for ids in, ids out.
 
-    GET  /health, /v1/models
+    GET  /health, /identity, /v1/models
     POST /v1/completions          {"prompt": text or ids, "max_tokens", "temperature", ...}
     POST /v1/chat/completions     {"messages": [...], "tools": [...], "max_tokens", ...}
-    POST /generate                {"input_ids": [...], "sampling_params": {"max_new_tokens", ...}}
+    POST /generate                {"input_ids": [...], "sampling_params": {"max_new_tokens", ...}, "deadline_s"}
     POST /update_weights_from_disk  {"model_path": "weights/v0000012", "weight_version": "12"}
 
 A field that would change the answer and is not known here is refused by name. Answers are whole, never streamed.
@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import base64
 import json
+import math
+import os
+import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {  # fields of others that say nothing ne
     "stream": (False, None),
     "n": (1, None),
     "return_logprob": (True, None),
+    "return_token_ids": (True, None),
     "logprob_start_len": (-1, None),
     "rid": (),
     "user": (),
@@ -54,6 +58,7 @@ class Server:
     def app(self) -> web.Application:
         app = web.Application(client_max_size=64 << 20)
         app.router.add_get("/health", _answering(self.health))
+        app.router.add_get("/identity", _answering(self.identity))
         app.router.add_get("/v1/models", _answering(self.models))
         app.router.add_post("/v1/completions", _answering(self.complete))
         app.router.add_post("/v1/chat/completions", _answering(self.converse))
@@ -65,8 +70,12 @@ class Server:
         health = await self.engine.health()
         if health.policy_version is None:
             raise EngineError("not_ready", "no weights yet")
-        names = ("policy_version", "running", "waiting", "capacity")
-        return {name: getattr(health, name) for name in names}
+        return asdict(health)
+
+    async def identity(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Who answers here, with weights or without: ports are given to others when an engine dies."""
+        health = await self.engine.health()
+        return {"name": self.name, "pid": os.getpid(), "host": socket.gethostname(), **asdict(health)}
 
     async def models(self, body: dict[str, Any]) -> dict[str, Any]:
         return {"object": "list", "data": [{"id": self.name, "object": "model", "owned_by": "ornith"}]}
@@ -95,8 +104,11 @@ class Server:
 
     async def generate(self, body: dict[str, Any]) -> dict[str, Any]:
         prompt = _ids("input_ids", body.pop("input_ids", None))
+        deadline_s = body.pop("deadline_s", DEADLINE_S)
+        if type(deadline_s) not in (int, float) or not 0 <= deadline_s < math.inf:
+            raise EngineError("rejected", f"deadline_s: {deadline_s!r} is not a number of seconds")
         sampling = _sampling({**body.pop("sampling_params", {}), **body})
-        got = await self.engine.generate(prompt, sampling, deadline_s=DEADLINE_S)
+        got = await self.engine.generate(prompt, sampling, deadline_s=deadline_s)
         ends = [*(start for start, _ in got.versions[1:]), len(got.token_ids)]
         spans = [
             {"version": str(version), "start": start, "end": end}
@@ -124,7 +136,7 @@ class Server:
         except (KeyError, TypeError, ValueError):
             raise EngineError("rejected", "model_path and weight_version (a number) are needed") from None
         seconds = await self.engine.update_weights(path, version)
-        return {"success": True, "message": f"version {version}; paused for {seconds:.6f} s"}
+        return {"success": True, "message": f"version {version}", "pause_s": seconds}
 
     def _chat(self) -> Chat:
         if self.chat is None:
@@ -157,15 +169,15 @@ def _answering(handle: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) ->
                 raise EngineError("rejected", "the body must be a JSON object")
             return web.json_response(await handle(body))
         except (ValueError, RolloutError) as error:  # not JSON; messages that make no conversation
-            return _refusal(400, str(error))
+            return _refusal(400, "rejected", str(error))
         except EngineError as error:
-            return _refusal(STATUS[error.cause], str(error))
+            return _refusal(STATUS[error.cause], error.cause, str(error))
 
     return answer
 
 
-def _refusal(status: int, message: str) -> web.Response:
-    return web.json_response({"error": {"message": message, "code": status}}, status=status)
+def _refusal(status: int, cause: str, message: str) -> web.Response:
+    return web.json_response({"error": {"message": message, "code": status, "cause": cause}}, status=status)
 
 
 def _ids(name: str, value: Any) -> list[int]:

@@ -120,11 +120,11 @@ def train_sft(experiment: Experiment, data: Path, run_dir: Path) -> TrainState:
             )
         weights, version = run_dir / "weights", int(state.step)
         if not from_first(version_folder(weights, version).exists()):
-            publish(state.params, cfg, weights, version, side_files=_side_files(Path(experiment.model)))
+            publish(state.params, cfg, weights, version, side_files=side_files(Path(experiment.model)))
     return state
 
 
-def _side_files(model: Path) -> dict[str, bytes]:
+def side_files(model: Path) -> dict[str, bytes]:
     """The tokenizer and the like of a Hugging Face folder or of a checkpoint of ours; none of a published name."""
     folder = model / manifest.SIDE if manifest.is_checkpoint(model) else model
     return {path.name: path.read_bytes() for pattern in SIDE_FILES for path in sorted(folder.glob(pattern))}

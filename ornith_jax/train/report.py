@@ -22,6 +22,14 @@ Summary = Callable[[Mapping[str, np.ndarray]], dict[str, float]]
 """The sums of a loss -> what is worth reading: `rl.metrics.metrics` or `likelihood.likelihood_metrics`."""
 
 
+def in_words(record: Mapping[str, float]) -> str:
+    """A record for people."""
+    return (
+        f"loss {record['loss']:.4f}  gradient {record['optim/grad_norm']:.3g}  "
+        f"{record['time/tokens_per_s']:,.0f} tokens/s"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Dispatched:
     """A step that may still be running: the batch it consumed, how full that was, and its metrics on the devices."""
@@ -30,6 +38,7 @@ class Dispatched:
     metrics: Metrics
     tokens: int  # that are no padding
     fill: float  # their share of all
+    notes: Mapping[str, float] = field(default_factory=dict)  # what else is known of the batch
 
 
 @dataclass(slots=True)
@@ -46,6 +55,7 @@ class Reporter:
     last: float = field(default_factory=time.monotonic)
     shown: float = float("-inf")
     skips: int = 0
+    line: Callable[[Mapping[str, float]], str] = in_words
 
     def __call__(self, done: Dispatched) -> None:
         """Raises OrnithError after SKIPS_IN_A_ROW batches whose loss or gradient was not finite."""
@@ -55,7 +65,7 @@ class Reporter:
         record = {"batch": done.batch, "step": int(found["step"]), **self.summary(found["sums"])}
         record |= {name: float(value) for name, value in found.items() if name not in ("sums", "step")}
         record |= {"data/tokens": done.tokens, "data/fill": done.fill}
-        record |= {"time/step_s": now - before, "time/tokens_per_s": done.tokens / (now - before)}
+        record |= {"time/step_s": now - before, "time/tokens_per_s": done.tokens / (now - before), **done.notes}
         if jax.process_index() == 0:
             append(self.path, record)
             self._show(record, now)
@@ -65,11 +75,7 @@ class Reporter:
         if not sys.stderr.isatty() and now - self.shown < PROGRESS_S and record["batch"] < self.steps:
             return
         self.shown = now
-        line = (
-            f"batch {record['batch']:.0f}/{self.steps}  loss {record['loss']:.4f}  "
-            f"gradient {record['optim/grad_norm']:.3g}  {record['time/tokens_per_s']:,.0f} tokens/s  "
-            f"skipped {record['optim/skipped']:.0f}"
-        )
+        line = f"batch {record['batch']:.0f}/{self.steps}  {self.line(record)}  skipped {record['optim/skipped']:.0f}"
         end = "\n" if not sys.stderr.isatty() or record["batch"] == self.steps else ""
         print(f"\r{line}" if sys.stderr.isatty() else line, end=end, file=sys.stderr, flush=True)
 

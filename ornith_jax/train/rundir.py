@@ -24,7 +24,10 @@ from ornith_jax.experiment import Experiment, from_json, to_json
 CONFIG = "config.json"
 LOCK = "lock"
 # A restart may change these: where it runs, how long, and how often it saves. Everything else would be another run.
-MAY_CHANGE = ("mesh", "train.steps", "train.checkpoint_every", "train.keep_checkpoints")
+MAY_CHANGE = (
+    *("mesh", "train.steps", "train.checkpoint_every", "train.keep_checkpoints", "train.keep_versions"),
+    *("engine.slots", "engine.replicas", "engine.urls", "engine.tensor_parallel", "rollout.warm_sandboxes"),
+)
 
 
 @contextmanager

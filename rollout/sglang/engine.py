@@ -77,6 +77,11 @@ class SGLangEngine:
         return self._policy_version
 
     @property
+    def capacity(self) -> int:
+        """Requests that the server runs at once."""
+        return self.info.capacity
+
+    @property
     def load(self) -> int:
         """Requests that this client has given it and that are not answered."""
         return self._running + self._waiting

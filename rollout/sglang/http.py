@@ -21,7 +21,9 @@ class Http:
         return await self._request("GET", path, None, deadline_s)
 
     async def post(self, path: str, body: dict[str, Any], *, deadline_s: float) -> Any:
-        """The parsed answer. Raises EngineError: "unreachable" (no answer), "rejected" (4xx), "dead" (5xx)."""
+        """The parsed answer. Raises EngineError: the cause that a server of ours names, else "unreachable" (no
+        answer), "rejected" (4xx) or "dead" (5xx).
+        """
         return await self._request("POST", path, body, deadline_s)
 
     async def close(self) -> None:
@@ -48,7 +50,8 @@ class Http:
         except ValueError as error:
             raise EngineError("bad_answer", f"{self.url}{path}: {error}") from None
         if status >= 400:
-            raise EngineError("rejected" if status < 500 else "dead", f"{self.url}{path}: {status} {_message(answer)}")
+            cause = _cause(answer) or ("rejected" if status < 500 else "dead")
+            raise EngineError(cause, f"{self.url}{path}: {status} {_message(answer)}")
         return answer
 
 
@@ -58,3 +61,10 @@ def _message(answer: Any) -> str:
         error = answer.get("error", answer.get("message", answer))
         answer = error.get("message", error) if isinstance(error, dict) else error
     return str(answer)[:500]
+
+
+def _cause(answer: Any) -> str:
+    """As `ornith_jax.serve.http` tells it: {"error": {"cause"}}; "" from others."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    cause = error.get("cause") if isinstance(error, dict) else None
+    return cause if cause in EngineError.CAUSES else ""

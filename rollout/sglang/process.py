@@ -8,6 +8,7 @@ import os
 import signal
 from pathlib import Path
 
+from rollout.child import dying_with_us
 from rollout.errors import EngineError
 from rollout.sglang.http import Http
 from rollout.sglang.launch import Launch, build_argv, build_env
@@ -30,7 +31,7 @@ class ServerProcess:
         """Start it and wait until it answers. Raises EngineError with the end of its log."""
         with log.open("ab") as out:
             process = await asyncio.create_subprocess_exec(
-                *build_argv(launch, python),
+                *dying_with_us(build_argv(launch, python)),
                 stdout=out,
                 stderr=out,
                 stdin=asyncio.subprocess.DEVNULL,

@@ -21,18 +21,36 @@ ELSEWHERE = ("unreachable", "dead", "not_ready")
 """Causes that say something about the server and nothing about the request."""
 
 
+class Replica(Protocol):
+    """One server: an `Engine` that says how busy it is, and loads a folder whose checksums were compared already."""
+
+    @property
+    def load(self) -> int: ...
+
+    @property
+    def capacity(self) -> int: ...
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, *, deadline_s: float) -> Completion: ...
+
+    async def load_verified(self, path: Path, policy_version: int) -> float: ...
+
+    async def health(self) -> Health: ...
+
+    async def close(self) -> None: ...
+
+
 class Starter(Protocol):
     """Brings one replica up: connects to a running server, or starts one, in the place of the last."""
 
-    async def __call__(self, *, again: bool) -> SGLangEngine: ...
+    async def __call__(self, *, again: bool) -> Replica: ...
 
 
 class Replicas:
     """`engine = await Replicas.start(starters)`. Generates on what is alive; brings back what is not."""
 
-    def __init__(self, starters: Sequence[Starter]) -> None:
-        self._starters = list(starters)
-        self._live: dict[int, SGLangEngine] = {}
+    def __init__(self, starters: Sequence[Starter], retry_s: tuple[float, float] = RETRY_S) -> None:
+        self._starters, self._retry_s = list(starters), retry_s
+        self._live: dict[int, Replica] = {}
         self._prefixes = PrefixMap()
         self._wanted: tuple[Path, int] | None = None  # what a replica must have before it answers
         self._policy_version: int | None = None
@@ -52,6 +70,28 @@ class Replicas:
                 await replicas.close()
                 raise result
         return replicas
+
+    def add(self, starter: Starter) -> int:
+        """One more, which answers as soon as it is up and has the weights of the others; its number."""
+        self._starters.append(starter)
+        at = len(self._starters) - 1
+        self._revivals[at] = asyncio.create_task(self._revive(at))
+        return at
+
+    async def lost(self, at: int) -> None:
+        """The server behind replica `at` is known to be another one now: bring the new one up."""
+        if at in self._live:
+            await self._failed(at, self._live[at])
+
+    def raise_failure(self) -> None:
+        """Raise what stopped the attempts to bring a server up: anything but its own failure, such as RolloutError."""
+        for task in self._revivals.values():
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    @property
+    def num_live(self) -> int:
+        return len(self._live)
 
     @property
     def policy_version(self) -> int | None:
@@ -80,7 +120,8 @@ class Replicas:
     async def update_weights(self, path: Path, policy_version: int) -> float:
         """See `Engine.update_weights`: the longest pause of any replica. A replica that fails at it is replaced.
 
-        Raises EngineError when the folder is bad (all go on with their old version) or no replica comes back in time.
+        Raises EngineError when the folder is bad (all go on with their old version) or no replica comes back in time;
+        RolloutError of a replica whose weights are not what was published.
         """
         try:
             await asyncio.to_thread(verify, path, policy_version)
@@ -91,6 +132,9 @@ class Replicas:
             live = dict(self._live)
             loads = (engine.load_verified(path, policy_version) for engine in live.values())
             results = dict(zip(live, await asyncio.gather(*loads, return_exceptions=True), strict=True))
+            for result in results.values():
+                if isinstance(result, RolloutError):
+                    raise result
             seconds = [r for r in results.values() if isinstance(r, float)]
             failures = [r for r in results.values() if isinstance(r, EngineError)]
             if failures and all(failure.cause == "update_failed" for failure in failures) and not seconds:
@@ -136,18 +180,18 @@ class Replicas:
             except TimeoutError:
                 raise EngineError("dead", "no replica is alive, and none came back in time") from None
 
-    async def _choose(self, prompt_ids: Sequence[int], end: float) -> tuple[int, SGLangEngine]:
+    async def _choose(self, prompt_ids: Sequence[int], end: float) -> tuple[int, Replica]:
         """The replica that knows the prompt, unless its queue is a server longer than the shortest one."""
         await self._some_live(end)
         idle = min(self._live, key=lambda at: self._live[at].load)
         known = self._prefixes.find(prompt_ids)
         if known is not None and known in self._live:
             engine = self._live[known]
-            if engine.load < self._live[idle].load + engine.info.capacity:
+            if engine.load < self._live[idle].load + engine.capacity:
                 return known, engine
         return idle, self._live[idle]
 
-    async def _failed(self, at: int, engine: SGLangEngine) -> None:
+    async def _failed(self, at: int, engine: Replica) -> None:
         """Take a replica out, once, and start to bring it back."""
         if self._live.get(at) is not engine:
             return
@@ -157,7 +201,7 @@ class Replicas:
 
     async def _revive(self, at: int) -> None:
         """Until it is up and has the wanted version; only then does it answer again."""
-        pause, longest = RETRY_S
+        pause, longest = self._retry_s
         while True:
             with contextlib.suppress(EngineError, OSError):
                 engine = await self._starters[at](again=True)
@@ -170,7 +214,7 @@ class Replicas:
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
-    async def _join(self, at: int, engine: SGLangEngine) -> None:
+    async def _join(self, at: int, engine: Replica) -> None:
         """Load what is wanted now, and again if that changed in the meantime."""
         while True:
             wanted = self._wanted

@@ -19,7 +19,7 @@ class FakeServer:
     """Answers with its name as the only token; breaks when told to."""
 
     def __init__(self, name: int, seconds: float = 0.0):
-        self.name, self.seconds, self.info = name, seconds, INFO
+        self.name, self.seconds, self.capacity = name, seconds, INFO.capacity
         self.load, self.policy_version, self.broken, self.closed = 0, None, "", False
 
     async def generate(self, prompt_ids, sampling, *, deadline_s):
