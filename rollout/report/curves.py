@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -52,12 +53,13 @@ def together(rates: Mapping[str, Rates]) -> dict[int, list[float]]:
 
 
 def curve(rates: Rates, most: int) -> list[Point]:
-    """At most `most` points, each of as many neighbouring batches as it takes; batches without a group are no point."""
-    batches = sorted(rates)
-    size = math.ceil(len(batches) / most) or 1
-    cuts = [batches[start : start + size] for start in range(0, len(batches), size)]
+    """At most `most` points, each of about as many neighbouring batches as the others."""
+    batches = sorted(batch for batch, values in rates.items() if values)
+    count = min(most, len(batches))
+    edges = [len(batches) * place // count for place in range(count + 1)] if count else []
+    cuts = [batches[start:end] for start, end in itertools.pairwise(edges)]
     found = [(cut, [value for batch in cut for value in rates[batch]]) for cut in cuts]
-    return [Point(cut[0], cut[-1], len(values), mean_over_tasks(values)) for cut, values in found if values]
+    return [Point(cut[0], cut[-1], len(values), mean_over_tasks(values)) for cut, values in found]
 
 
 def as_series(points: Sequence[Point], name: str, colour: int = 0) -> Series:

@@ -9,11 +9,11 @@ from rollout.drift import FALL, Evaluation, Q, Trend, drift
 from rollout.outcomes import by_category
 from rollout.report.curves import Point, as_series, curve, group_rates, trained_outcomes
 from rollout.report.gather import Run
-from rollout.report.html import Html, join, note, percent, table, tag
+from rollout.report.html import Html, join, note, share, table, tag
 from rollout.report.learning import arms, batch_of_version, held_out, points, with_interval
-from rollout.report.svg import Series, figure, lines
+from rollout.report.svg import Series, figure, legend, lines
 
-MOST = 12  # points of a small curve
+MOST = 8  # points of a small curve
 LEAST_TASKS = 5  # of a category, drawn both early and late, before its training groups are compared
 
 
@@ -41,7 +41,8 @@ def section(run: Run) -> Html:
         f"pooled rate down twice in a row, by {100 * FALL:.0f} points together. With 20 tasks of 4 samples only falls "
         "of about 20 points can be told from chance."
     )
-    return join(_verdict(alarms(run)), *tables, note(rule), tag("div", *multiples, class_="multiples"))
+    keys = legend(["training", *(f"held out, {arm}" for arm in arms(run))])
+    return join(_verdict(alarms(run)), *tables, note(rule), keys, tag("div", *multiples, class_="multiples"))
 
 
 def _verdict(found: Sequence[tuple[str, Trend]]) -> Html | None:
@@ -98,10 +99,6 @@ def _multiple(run: Run, name: str, trained: Sequence[Point]) -> Html:
     for place, (arm, evals) in enumerate(arms(run).items(), 1):
         one = held_out(evals, f"held out, {arm}", batches, name)
         series.append(replace(one, colour=place))
-    chart = lines(series, name=f"Pass rate of {name}", x_label="batch", shown=_whole, y_range=(0, 1), small=True)
+    chart = lines(series, name=f"Pass rate of {name}", x_label="batch", shown=share, y_range=(0, 1), small=True)
     rows = [(f"{p.first} to {p.last}", p.groups, with_interval(p.rate)) for p in trained]
     return figure(name, chart, numbers=table(["batches", "groups", "mean reward"], rows))
-
-
-def _whole(value: float | None) -> str:
-    return percent(value).replace(".0 %", " %")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from envs.types import Finding, Layer, Outcome
 from rollout.report.gather import Run
-from rollout.report.html import Child, Html, folded, join, note, number, percent, table, tag, text
+from rollout.report.html import Child, Html, folded, join, note, number, percent, share, table, tag, text
 from rollout.report.svg import columns, figure, legend
 from rollout.types import Trajectory
 
@@ -62,7 +62,7 @@ def section(run: Run) -> Html:
 def _outcomes(run: Run) -> Html:
     steps = over_time(run)
     shares = [(label, {name: count / found.total() for name, count in found.items()}) for label, found in steps]
-    chart = columns(shares, OUTCOMES, name="Outcomes over time", x_label="groups, in order of admission", shown=percent)
+    chart = columns(shares, OUTCOMES, name="Outcomes over time", x_label="groups, in order of admission", shown=share)
     total = sum((found for _, found in steps), Counter())
     rows: list[Sequence[Child]] = [(label, *(found[name] for name in OUTCOMES)) for label, found in steps]
     rows.append(("all", *(total[name] for name in OUTCOMES)))

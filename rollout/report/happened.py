@@ -12,14 +12,20 @@ from envs.types import Outcome
 from rollout.report.gather import ALIVE_S, Run
 from rollout.report.html import Html, duration, folded, join, note, percent, table, tag, text
 
-ROUTINE = ("tally", "planned", "synced", "engine_synced")  # these come with every batch; others are told one by one
+ROUTINE = (
+    "tally",
+    "planned",
+    "published",
+    "synced",
+    "engine_synced",
+)  # these come with every batch; others are told one by one
 EVENTS = 100
 DETAILS = 400
 
 
 def restarts(run: Run) -> Counter[str]:
-    """By process."""
-    return Counter(str(e.get("name") or e.get("process", "?")) for e in run.events if e.get("event") == "restarted")
+    """By process: how often the supervisor found it dead and started it again."""
+    return Counter(str(event.get("child", "?")) for event in run.events if event.get("event") == "died")
 
 
 def infra(run: Run) -> Counter[tuple[str, str]]:

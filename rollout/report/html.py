@@ -45,10 +45,12 @@ def text(words: str, limit: int | None = None) -> str:
 
 def table(heads: Sequence[Child], rows: Iterable[Sequence[Child]], caption: str = "") -> Html:
     """Numbers stand to the right, in columns of equal digits."""
-    body = [tag("tr", *(_cell(cell) for cell in row)) for row in rows]
+    rows = list(rows)
+    body = [tag("tr", *(tag("td", _shown(cell), class_=_side(cell)) for cell in row)) for row in rows]
+    sides = [_side(cell) for cell in rows[-1]] if rows else [None] * len(heads)
     named = tag("caption", caption) if caption else None
-    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in heads)))
-    return tag("div", tag("table", named, head, tag("tbody", *body)), class_="scroll")
+    columns = [tag("th", name, scope="col", class_=side) for name, side in zip(heads, sides, strict=True)]
+    return tag("div", tag("table", named, tag("thead", tag("tr", *columns)), tag("tbody", *body)), class_="scroll")
 
 
 def folded(summary: Child, *children: Child, open_: bool = False, class_: str | None = None) -> Html:
@@ -74,6 +76,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None or value != value else f"{100 * value:.1f} %"
 
 
+def share(value: float | None) -> str:
+    """0.123 -> 12.3 %, 1.0 -> 100 %: for the axes of charts."""
+    return "–" if value is None else f"{100 * value:.3g} %"
+
+
 def duration(seconds: float | None) -> str:
     """75 -> 1 min 15 s"""
     if seconds is None:
@@ -85,15 +92,17 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {left:02} s"
 
 
-def _cell(cell: Child) -> Html:
-    words = cell if isinstance(cell, str) else None
-    is_number = isinstance(cell, int | float) or (words is not None and _is_number(words))
-    shown = number(cell) if isinstance(cell, int | float) else cell
-    return tag("td", shown, class_="n" if is_number else None)
+def _shown(cell: Child) -> Child:
+    return number(cell) if isinstance(cell, int | float) else cell
 
 
-def _is_number(words: str) -> bool:
-    return words == "–" or words[:1].isdigit() or (words[:1] in "+-−" and words[1:2].isdigit())
+def _side(cell: Child) -> str | None:
+    """The class of numbers: they stand to the right."""
+    if isinstance(cell, str):
+        is_number = cell == "–" or cell[:1].isdigit() or (cell[:1] in "+-" and cell[1:2].isdigit())
+    else:
+        is_number = isinstance(cell, int | float)
+    return "n" if is_number else None
 
 
 def _markup(child: Child) -> str:

@@ -11,11 +11,12 @@ from rollout.errors import RolloutError
 from rollout.outcomes import compare
 from rollout.report.curves import Point, Rates, as_series, curve, group_rates, together
 from rollout.report.gather import Run
-from rollout.report.html import Html, join, note, percent, table, tag
+from rollout.report.html import Html, join, note, percent, share, table, tag
 from rollout.report.svg import Series, figure, legend, lines
 from rollout.statistics import Estimate
 
-MOST = 40  # points of the curve
+MOST, LEAST = 40, 4  # points of the curve
+GROUPS = 6  # of one point, if there are so many
 EDGE = 5  # batches that "at the start" and "at the end" mean
 ARMS = ("self", "fixed", "none")
 
@@ -61,7 +62,8 @@ def edges(rates: Rates) -> tuple[Point, Point]:
 
 def section(run: Run) -> Html:
     rates = together(group_rates(run))
-    points = curve(rates, MOST)
+    groups = sum(len(values) for values in rates.values())
+    points = curve(rates, max(LEAST, min(MOST, groups // GROUPS)))
     series = [as_series(points, "training groups")] if points else []
     batches = batch_of_version(run)
     series += [held_out(evals, f"held out, arm {arm}", batches) for arm, evals in arms(run).items()]
@@ -69,7 +71,7 @@ def section(run: Run) -> Html:
     if not series:
         return note("No batch was trained and nothing was evaluated yet.")
     names = [one.name for one in series]
-    chart = lines(series, name="Pass rate over batches", x_label="batch", shown=percent, y_range=(0, 1))
+    chart = lines(series, name="Pass rate over batches", x_label="batch", shown=share, y_range=(0, 1))
     numbers = join(_training_table(points), _eval_table(run))
     return join(
         figure("Pass rate", legend(names), chart, numbers=numbers),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 from rollout.report.gather import Run
-from rollout.report.html import Html, join, note, number, percent, table, tag
-from rollout.report.svg import Series, columns, figure, lines
+from rollout.report.html import Html, folded, join, note, number, percent, share, table, tag
+from rollout.report.svg import Series, columns, figure, legend, lines
 
 AGE = re.compile(r"staleness/(\d+|beyond)")
 CURVES = {  # title: (what it says, keys of metrics)
@@ -24,7 +25,9 @@ CURVES = {  # title: (what it says, keys of metrics)
     "Clipped tokens": ("below and above", ("clip/low", "clip/high")),
     "Entropy": ("nats per token", ("entropy",)),
     "Gradient norm": ("before clipping", ("optim/grad_norm",)),
+    "Groups without a signal": ("all their advantages are zero", ("group/no_signal",)),
 }
+COUNTS = ("samples/", "dropped/", "excluded/")
 SYNCED = ("synced", "engine_synced")  # the tier of engines, one engine
 SHARES = ("Effective sample size", "Clipped tokens")
 
@@ -52,17 +55,22 @@ def section(run: Run) -> Html:
     shown = [chart for chart in charts if chart is not None]
     if not shown:
         return note("The learner has written no metrics yet.")
-    bound = run.setting("rollout.max_staleness")
-    told = f"Admission bounds the age to {bound} updates. " if bound is not None else ""
     return join(
         note(
-            told,
+            _bound(run),
             "Ratios are of the learner to the weights that wrote the token. The effective sample size is "
             "(sum r)² / (n sum r²): 1 when no token outweighs another.",
         ),
         tag("div", *shown, class_="multiples"),
         _numbers(run),
+        _counts(run),
     )
+
+
+def _bound(run: Run) -> str:
+    bound, seen = run.setting("rollout.max_staleness"), series_of(run.metrics, "staleness/max").y
+    told = f"Admission bounds the age of a token to {bound} updates. " if bound is not None else ""
+    return told + (f"The oldest that was trained on was {number(max(seen))} updates old. " if seen else "")
 
 
 def _ages(run: Run) -> Html | None:
@@ -70,9 +78,7 @@ def _ages(run: Run) -> Html | None:
     if not found:
         return None
     stacks = [(age, {"share": share}) for age, share in found.items()]
-    chart = columns(
-        stacks, ["share"], name="Age of trained tokens", x_label="age in updates", shown=percent, small=True
-    )
+    chart = columns(stacks, ["share"], name="Age of trained tokens", x_label="age in updates", shown=share, small=True)
     return figure(
         "Age of trained tokens", chart, numbers=table(["age", "share"], [(a, percent(s)) for a, s in found.items()])
     )
@@ -84,10 +90,8 @@ def _curve(run: Run, title: str) -> Html | None:
     series = [one for one in series if one.x]
     if not series:
         return None
-    shown = percent if title in SHARES else number
-    return figure(
-        title, lines(series, name=title, x_label="batch", shown=shown, small=True), tag("p", says, class_="small")
-    )
+    chart = lines(series, name=title, x_label="batch", shown=share if title in SHARES else number, small=True)
+    return figure(title, legend([one.name for one in series]) if len(series) > 1 else None, chart, _small(says))
 
 
 def _syncs(run: Run) -> list[Html]:
@@ -105,8 +109,12 @@ def _syncs(run: Run) -> list[Html]:
         if found:
             series = Series(name=title, x=sorted(found), y=[found[version] for version in sorted(found)])
             chart = lines([series], name=title, x_label="version", small=True)
-            shown.append(figure(title, chart, tag("p", says, class_="small")))
+            shown.append(figure(title, chart, _small(says)))
     return shown
+
+
+def _small(words: str) -> Html:
+    return tag("p", words, class_="small")
 
 
 def _numbers(run: Run) -> Html:
@@ -118,6 +126,15 @@ def _numbers(run: Run) -> Html:
         if y
     ]
     return table(["metric", "first", "last", "mean", "least", "most"], rows) if rows else join()
+
+
+def _counts(run: Run) -> Html:
+    """What became of episodes on their way into the loss."""
+    totals: Counter[str] = Counter()
+    for line in run.metrics:
+        totals.update({key: value for key, value in line.items() if key.startswith(COUNTS) and _is_real(value)})
+    rows = [(tag("code", key), number(totals[key])) for key in sorted(totals)]
+    return folded("samples made, left out and dropped", table(["what", "over all batches"], rows)) if rows else join()
 
 
 def _tokens(line: Mapping[str, Any]) -> float:

@@ -77,7 +77,7 @@ def section(run: Run, whole: Callable[[str], Trajectory], count: int) -> Html:
             cards.append(note(f"{light.id} cannot be read: {error}"))
     if not cards:
         cards = [note("No trajectory has passed yet.")]
-    return join(_rates(run), note(told), _tools() if found else None, *cards)
+    return join(tag("div", _rates(run), id="decisions"), note(told), _tools() if found else None, *cards)
 
 
 def _rates(run: Run) -> Html:
@@ -128,7 +128,9 @@ def _diff(diff: str) -> Html:
     if not diff:
         return note("No change was recorded.")
     kinds = {"+": "plus", "-": "minus", "@": "hunk", "=": "file"}
-    lines = [tag("span", f"{line}\n", class_=kinds.get(line[:1])) for line in text(diff, DIFF_CHARS).split("\n")]
+    heads = ("--- before", "+++ after")
+    shown = [line for line in text(diff, DIFF_CHARS).split("\n") if line not in heads]
+    lines = [tag("span", f"{line}\n", class_=kinds.get(line[:1])) for line in shown]
     return tag("pre", *lines, class_="diff")
 
 

@@ -9,8 +9,9 @@ from rollout.report.gather import Run
 from rollout.report.html import Html, duration, join, note, number, percent, table, tag
 from rollout.report.svg import legend, split
 
-EPISODE = {"generate": ("engine_s", "scaffold_s"), "tools": ("tools_s",), "verify": ("verify_s",)}
-LEARNER = {"wait for episodes": "time/wait_s", "train": "time/step_s", "publish": "time/publish_s"}
+EPISODE = {"generating": ("engine_s", "scaffold_s"), "using tools": ("tools_s",), "verifying": ("verify_s",)}
+WAITING = "waiting for episodes"
+LEARNER = {WAITING: "time/wait_s", "training": "time/step_s", "publishing": "time/publish_s"}
 
 
 def episode_seconds(run: Run) -> dict[str, float]:
@@ -42,23 +43,23 @@ def bottleneck(run: Run) -> str:
     if not total:
         return "No batch was timed yet."
     kind, seconds = max(learner.items(), key=lambda item: item[1])
-    told = f"The learner spent {percent(seconds / total)} of its time on: {kind}."
+    told = f"The learner spent {percent(seconds / total)} of its time {kind}."
     inner, most = max(episode.items(), key=lambda item: item[1])
-    if kind != "wait for episodes":
+    if kind != WAITING:
         return f"{told} Training is the bottleneck: more engines would not make the run faster."
     if not most:
         return f"{told} Episodes are the bottleneck."
     share = percent(most / sum(episode.values()))
-    return f"{told} Episodes are the bottleneck, and {share} of their own time goes to: {inner}."
+    return f"{told} Episodes are the bottleneck, and spend {share} of their own time {inner}."
 
 
 def section(run: Run) -> Html:
     learner, episode = learner_seconds(run), episode_seconds(run)
     parts: list[Html] = [tag("p", bottleneck(run))]
     if any(learner.values()):
-        parts.append(_split("The learner, over all batches", learner, len(run.metrics), "batch"))
+        parts.append(_split("The learner", learner, len(run.metrics), "batch"))
     if any(episode.values()):
-        parts.append(_split("An episode, over all of them", episode, len(run.trajectories), "episode"))
+        parts.append(_split("Episodes", episode, len(run.trajectories), "episode"))
     parts.append(_syncs(run))
     told = "Seconds of episodes overlap: many run at once. Waiting for a turn at the engine counts as generating."
     return join(*parts, note(told))
@@ -70,7 +71,7 @@ def _split(title: str, parts: Mapping[str, float], count: int, unit: str) -> Htm
         (name, duration(seconds), percent(seconds / total), f"{number(seconds / max(1, count))} s")
         for name, seconds in parts.items()
     ]
-    heads = ["kind", "seconds", "share", f"per {unit}"]
+    heads = ["kind", "time", "share", f"per {unit}"]
     return join(tag("h3", title), legend(list(parts)), split(parts, name=title), table(heads, rows))
 
 

@@ -2,12 +2,12 @@
 
 STYLE = """
 :root { color-scheme: light dark;
-  --bg: #fbfaf7; --card: #ffffff; --ink: #23262c; --soft: #666b75; --rule: #e5e2da; --fill: #f3f1ec;
+  --bg: #fbfaf7; --card: #ffffff; --ink: #23262c; --soft: #666b75; --rule: #e5e2da; --fill: #f3f1ec; --on: #ffffff;
   --alarm: #9c3d0a; --alarm-bg: #fdf0e4; --plus: #1c6b3c; --plus-bg: #e6f4ea; --minus: #a03028; --minus-bg: #fbe9e7;
   --c0: #2b6cb0; --c1: #cb5a2e; --c2: #2f8762; --c3: #93702a; --c4: #7657a8; --c5: #b0446f; --c6: #3b8ba5;
   --c7: #76783f; }
 @media (prefers-color-scheme: dark) { :root {
-  --bg: #16181c; --card: #1d2025; --ink: #e4e5e8; --soft: #9aa0aa; --rule: #33373e; --fill: #25282e;
+  --bg: #16181c; --card: #1d2025; --ink: #e4e5e8; --soft: #9aa0aa; --rule: #33373e; --fill: #25282e; --on: #14161a;
   --alarm: #f2a671; --alarm-bg: #33241a; --plus: #7fd19b; --plus-bg: #1b2f23; --minus: #f0958d; --minus-bg: #38211f;
   --c0: #6fa8e0; --c1: #ec8a5e; --c2: #62c193; --c3: #cdaa5c; --c4: #ab8fdc; --c5: #e07fa6; --c6: #6cc0da;
   --c7: #b3b573; } }
@@ -29,7 +29,7 @@ nav { position: sticky; top: 0; z-index: 1; display: flex; flex-wrap: wrap; gap:
 nav a { color: var(--soft); text-decoration: none; }
 nav a:hover { color: var(--ink); }
 section { padding-top: 52px; scroll-margin-top: 8px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(118px, 1fr)); gap: 20px 16px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(106px, 1fr)); gap: 20px 14px;
   margin: 26px 0 14px; }
 dt { color: var(--soft); font-size: 12px; }
 dd { margin: 0; font-size: 20px; line-height: 1.25; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
@@ -42,7 +42,7 @@ figcaption { margin-bottom: 4px; font-size: 13.5px; font-weight: 600; overflow-w
 .legend i { display: inline-block; width: 10px; height: 10px; margin-right: 6px; border-radius: 2px; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { fill: var(--soft); font-size: 10.5px; font-variant-numeric: tabular-nums; }
-svg .in { fill: #fff; font-size: 14px; font-weight: 600; }
+svg .in { fill: var(--on); font-size: 14px; font-weight: 600; }
 .grid { stroke: var(--rule); }
 .line { fill: none; stroke: currentColor; stroke-width: 1.7; stroke-linejoin: round; }
 .band { fill: currentColor; opacity: 0.16; }
@@ -54,9 +54,10 @@ svg .in { fill: #fff; font-size: 14px; font-weight: 600; }
 .tie.faint { opacity: 0.16; }
 .tie.marked { stroke-width: 2; }
 table { border-collapse: collapse; margin: 6px 0 10px; font-size: 13px; }
-caption { padding: 10px 0 4px; font-weight: 600; text-align: left; }
+caption { padding: 10px 0 4px; font-weight: 600; text-align: left; white-space: nowrap; }
 th, td { padding: 4px 18px 4px 0; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 500; }
+th.n { text-align: right; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .scroll { overflow-x: auto; }
 details { margin: 6px 0; }
@@ -67,7 +68,7 @@ code { overflow-wrap: anywhere; }
 pre { margin: 8px 0; padding: 12px 14px; max-height: 60vh; overflow: auto; background: var(--fill);
   border-radius: 6px;
   white-space: pre-wrap; overflow-wrap: anywhere; }
-.diff span { display: block; min-height: 1.5em; }
+.diff span { display: block; min-height: 1.5em; padding: 0 4px; }
 .plus, ins { color: var(--plus); background: var(--plus-bg); }
 .minus, del { color: var(--minus); background: var(--minus-bg); }
 .hunk { color: var(--soft); }

@@ -163,11 +163,12 @@ def _series(frame: Frame, one: Series, shown: Callable[[float | None], str], x_l
 def _axes(frame: Frame, x_label: str, shown: Callable[[float | None], str], *, x_ticks: bool = True) -> Html:
     width, height = frame.size
     drawn = []
-    for value in _ticks(*frame.y, 3 if height < 200 else 5):
+    for value in _ticks(*frame.y, 3 if height < 200 else 4):
         _, y = frame.at(frame.x[0], value)
         drawn.append(tag("line", x1=LEFT, x2=width - RIGHT, y1=_f(y), y2=_f(y), class_="grid"))
-        drawn.append(tag("text", shown(value), x=LEFT - 6, y=_f(y + 3.5), text_anchor="end"))
-    for value in _ticks(*frame.x, 4 if width < 400 else 12) if x_ticks else ():
+        words = number(value, 6) if shown is number else shown(value)
+        drawn.append(tag("text", words, x=LEFT - 6, y=_f(y + 3.5), text_anchor="end"))
+    for value in _ticks(*frame.x, 3 if width < 400 else 6) if x_ticks else ():
         if value == int(value):
             x, y = frame.at(value, frame.y[0])
             drawn.append(tag("text", number(value, 6), x=_f(x), y=_f(y + 14), text_anchor="middle"))
@@ -181,15 +182,16 @@ def _svg(size: tuple[int, int], name: str, *drawn: Html) -> Html:
     return tag("svg", *drawn, viewBox=box, role="img", aria_label=name)
 
 
-def _ticks(low: float, high: float, most: int) -> list[float]:
-    """At most about `most` round values within the range."""
-    rough = (high - low) / most
-    if not rough > 0:
+def _ticks(low: float, high: float, least: int) -> list[float]:
+    """At least so many round values within the range, and not many more."""
+    if not high > low:
         return [low]
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * unit for unit in (1, 2, 5, 10) if power * unit >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [round(step * place, 12) for place in range(first, math.floor(high / step + 1e-9) + 1)]
+    power = 10.0 ** math.ceil(math.log10(high - low))
+    for step in (power / down for down in (1, 2, 5, 10, 20, 50, 100)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first + 1 >= least:
+            break
+    return [float(f"{step * place:.12g}") for place in range(first, last + 1)]
 
 
 def _widened(values: Sequence[float], share: float) -> tuple[float, float]:

@@ -290,6 +290,6 @@ def _events(run: Path, batches: int, rng: random.Random) -> None:
             canary_max_diff=1e-6 * rng.random(),
         )
         driver.add("tally", benched=0)
-    supervisor.add("restarted", name="driver", why=f"killed by signal 9 {HOSTILE.encode('ascii', 'replace').decode()}")
+    supervisor.add("died", child="driver", code=-9, restarts=0, tail=HOSTILE)
     for process in ("driver", "learner", "engine-0"):
         beat(run, process, "done")
