@@ -16,29 +16,28 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from envs.types import Task
-from rollout.agent.two_stage import TwoStage
 from rollout.chat.types import Chat
 from rollout.collect import staged
 from rollout.driver import Driver
 from rollout.engine import Engine
-from rollout.errors import RolloutError
+from rollout.errors import EngineError, RolloutError
+from rollout.group import Episodes
 from rollout.ledger import Admission
-from rollout.progress import show
 from rollout.published import version_folder
-from rollout.retry import Opener
-from rollout.run_dir import BatchPlan, Events, Progress, beat, plans, read_json, read_plan, read_progress, write_plan
+from rollout.run_dir import BatchPlan, Events, Progress, plans, read_json, read_plan, read_progress, write_plan
 from rollout.settings import RolloutSettings, SamplingSettings
 from rollout.store.position import Position
 from rollout.store.store import Store
+from rollout.telling import PROCESS, counts, telling
 
 POLL_S = 0.05  # between two looks at progress.json
-BEAT_S = 1.0
-TALLY_S = 20.0  # between two tally events
+CHECK_S = 1.0  # between two looks at whether the run can go on
+RETRY_S = 0.5  # between two attempts to update the engines
+SYNC_S = 1800.0  # for a version to be in the engines
 SILENT_S = 3600.0  # a learner that has neither progress nor a heartbeat for so long is gone
-PROCESS = "driver"
 
 T = TypeVar("T")
 
@@ -63,21 +62,47 @@ async def drive(
     Raises:
         RolloutError, EngineError, OSError: what ended the run; the same call goes on from there.
     """
+    async with staged(run, engine, chat, settings, sampling, seed) as (episodes, opener):
+        await drive_episodes(
+            run,
+            tasks,
+            engine,
+            replace(episodes, by_version=True),
+            settings,
+            seed=seed,
+            steps=steps,
+            check=check,
+            sandboxes=lambda: opener.in_use,
+        )
+
+
+async def drive_episodes(
+    run: Path,
+    tasks: Sequence[Task],
+    engine: Engine,
+    episodes: Episodes,
+    settings: RolloutSettings,
+    *,
+    seed: int,
+    steps: int,
+    check: Callable[[], None] = lambda: None,
+    sandboxes: Callable[[], int] = lambda: 0,
+) -> None:
+    """`drive` with episodes of any kind; `sandboxes` says how many are in use."""
     events = Events(run, PROCESS)
     events.add("started")
     progress = await _changed(run, lambda found: True, "the learner", check)
     await _sync(run, engine, progress.policy_version, events)
     async with (
-        staged(run, engine, chat, settings, sampling, seed) as (episodes, opener),
         await Store.open(run / "trajectories") as store,
-        _driver(run, progress, tasks, store, replace(episodes, by_version=True), settings, seed, engine) as driver,
-        _telling(run, driver, opener, events),
+        _driver(run, progress, tasks, store, episodes, settings, seed, engine) as driver,
+        telling(run, driver, sandboxes, events),
     ):
         loop = _Loop(run, engine, driver, settings.groups_per_step, steps, events, check, progress)
         try:
             await loop.run()
         finally:
-            events.add("stopped", batch=loop.progress.batch, **_counts(driver))
+            events.add("stopped", batch=loop.progress.batch, **counts(driver))
 
 
 async def first_version(run: Path) -> Path:
@@ -144,7 +169,7 @@ async def _driver(
     progress: Progress,
     tasks: Sequence[Task],
     store: Store,
-    episodes: TwoStage,
+    episodes: Episodes,
     settings: RolloutSettings,
     seed: int,
     engine: Engine,
@@ -178,11 +203,18 @@ async def _give_back(driver: Driver, plan: BatchPlan) -> None:
 
 
 async def _sync(run: Path, engine: Engine, policy_version: int, events: Events) -> None:
-    if engine.policy_version == policy_version:
-        return
+    """Bring the engines to the version. Tries again while they come back from the dead, SYNC_S at most."""
     began = time.monotonic()
-    pause_s = await engine.update_weights(version_folder(run / "weights", policy_version), policy_version)
-    events.add("synced", policy_version=policy_version, load_s=time.monotonic() - began, pause_s=pause_s)
+    while engine.policy_version != policy_version:
+        try:
+            pause_s = await engine.update_weights(version_folder(run / "weights", policy_version), policy_version)
+        except EngineError as error:
+            events.add("sync_failed", policy_version=policy_version, error=str(error))
+            if time.monotonic() - began > SYNC_S:
+                raise
+            await asyncio.sleep(RETRY_S)
+        else:
+            events.add("synced", policy_version=policy_version, load_s=time.monotonic() - began, pause_s=pause_s)
 
 
 async def _changed(run: Path, is_it: Callable[[Progress], bool], what: str, check: Callable[[], None]) -> Progress:
@@ -209,52 +241,8 @@ async def _checked(awaitable: Awaitable[T], check: Callable[[], None]) -> T:
     """Wait for it, but not in a run that cannot go on."""
     task = asyncio.ensure_future(awaitable)
     try:
-        while not (await asyncio.wait([task], timeout=BEAT_S))[0]:
+        while not (await asyncio.wait([task], timeout=CHECK_S))[0]:
             check()
         return task.result()
     finally:
         task.cancel()
-
-
-@contextlib.asynccontextmanager
-async def _telling(run: Path, driver: Driver, opener: Opener, events: Events) -> AsyncIterator[None]:
-    """Say what goes on: a line for people, a heartbeat, and the counts now and then."""
-
-    def line() -> str:
-        return driver.tally.line(
-            in_flight=driver.in_flight, policy_version=driver.policy_version, sandboxes=opener.in_use
-        )
-
-    async def tell() -> None:
-        told = time.monotonic()
-        while True:
-            await asyncio.to_thread(beat, run, PROCESS, line())
-            if time.monotonic() - told > TALLY_S:
-                told = time.monotonic()
-                events.add("tally", sandboxes=opener.in_use, **_counts(driver))
-            await asyncio.sleep(BEAT_S)
-
-    telling = [asyncio.create_task(show(line)), asyncio.create_task(tell())]
-    try:
-        yield
-    finally:
-        for task in telling:
-            task.cancel()
-        await asyncio.wait(telling)
-
-
-def _counts(driver: Driver) -> dict[str, Any]:
-    tally = driver.tally
-    episodes, tokens = tally.rates()
-    return {
-        "in_flight": driver.in_flight,
-        "episodes": tally.episodes,
-        "groups": tally.groups,
-        "benched": tally.benched,
-        "episodes_per_minute": episodes,
-        "tokens_per_s": tokens,
-        "outcomes": dict(tally.outcomes),
-        "infra": dict(tally.infra),
-        "dropped": dict(tally.dropped),
-        "staleness": {str(age): count for age, count in sorted(tally.staleness.items())},
-    }
