@@ -49,6 +49,18 @@ def test_small_falls_are_none_and_two_in_a_row_are():
     assert edge.pooled[0] > edge.pooled[1] > edge.pooled[2]
 
 
+def test_the_best_of_many_was_lucky():
+    """12 tasks of 20 down by a sample, 3 up: p = 0.0176 (12 or more heads of 15). Enough after 2 evaluations, not
+    when that one is the best of 9."""
+    flat = {"fix": {str(i): (2, 4) for i in range(20)}}
+    best = {"fix": {str(i): (3 if i < 12 else 1 if i < 15 else 2, 4) for i in range(20)}}
+    [few], [many] = drift([flat, best, flat]), drift([flat, best, *[flat] * 8])
+    assert few.q == pytest.approx(2 * 2 * 0.0176, rel=0.2)
+    assert few.alarm
+    assert many.q == pytest.approx(2 * 9 * 0.0176, rel=0.2)
+    assert not many.alarm
+
+
 def test_what_is_not_in_all_evaluations_has_no_trend():
     assert drift([]) == drift([evaluation(fix=0.5)]) == []
     lost = {"fix": {"fix/0": (0, 0)}, "edge": outcomes("edge", passed=0.5)}

@@ -49,6 +49,7 @@ class Simulated:
 
     def __init__(self, ends: dict[str, Outcome | StopReason | Exception], version: int = 0) -> None:
         self.ends, self.version = ends, version
+        self.slow = ""  # the id of one that ends last
         self.played: list[str] = []
 
     async def propose(self, task: Task, *, group_id: str, scaffold_index: int, admitted_version: int) -> Proposal:
@@ -65,7 +66,7 @@ class Simulated:
         assert solution_index == 0
         self.played.append(proposal.id)
         end = self.ends.get(proposal.id, Outcome.PASSED)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.1 if proposal.id == self.slow else 0)
         if isinstance(end, BaseException):
             raise end
         stop = end if isinstance(end, StopReason) else StopReason.SUBMITTED
@@ -153,15 +154,16 @@ def test_failures_of_ours_are_played_again_and_never_count(stage, tmp_path):
     broken = OSError("disk")
     stage.episodes.ends = {
         "task-0@0/1": broken,
-        "task-0@1/1": Outcome.FAILED,  # one more than task 0 needs
+        "task-0@1/0": Outcome.FAILED,  # @1/1 ends before it and passes, but is one more than task 0 needs
         "task-1@0/0": broken,
         "task-1@0/1": broken,
         "task-1@1/0": Outcome.FAILED,
         "task-1@1/1": broken,
         "task-1@2/0": Outcome.FAILED,
     }
+    stage.episodes.slow = "task-0@1/0"
     found = stage.evaluate(tmp_path, simulated(3), 3)
-    assert found["per_task"] == {"task-0": [3, 3], "task-1": [1, 3], "task-2": [3, 3]}
+    assert found["per_task"] == {"task-0": [2, 3], "task-1": [1, 3], "task-2": [3, 3]}
     rounds = Counter(id.split("/")[0] for id in stage.episodes.played)
     assert rounds == {"task-0@0": 3, "task-1@0": 3, "task-2@0": 3, "task-0@1": 2, "task-1@1": 2, "task-1@2": 1}
     assert found["infra"]["episodes"] == 4
