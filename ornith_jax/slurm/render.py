@@ -125,28 +125,32 @@ def _het(job: Job) -> dict[str, str]:
 
 def script(job: Job, tier: str, head: Sequence[str], body: Sequence[str]) -> str:
     """One file: options, this run's variables, the library, what is kept up."""
+    options = ["#SBATCH " + line for line in head]
+    return "\n".join(["#!/bin/bash", *options, *preamble(job, tier), LIBRARY.rstrip("\n"), "", *body]) + "\n"
+
+
+def preamble(job: Job, tier: str) -> list[str]:
+    """The variables of a script, and the environment of what it starts."""
     site = job.site
-    path = job.run / "slurm" / f"{tier}.sbatch"
     container: list[str] = [site.python]
     if site.container:
         binds = [word for folder in (site.run_root, site.scratch, *site.binds) for word in ("--bind", folder)]
         nv = ["--nv"] if site.gpus else []
         container = ["apptainer", "exec", *nv, "--no-home", *binds, site.container, site.container_python]
-    variables = [
+    return [
         "set -uo pipefail",
         *site.setup,
-        f"run={shlex.quote(str(job.run))} script={shlex.quote(str(path))}",
+        f"run={shlex.quote(str(job.run))} script={shlex.quote(str(job.run / 'slurm' / tier))}.sbatch",
         f"words=({shlex.join(job.words)})",
         f"host_python={shlex.quote(site.python)}",
         f"container=({shlex.join(container)})",
         f'stuck_s={site.stuck_s} requeue={int(site.requeue)} ports="{" ".join(map(str, site.ports))}"',
         f"export ORNITH_HOME={shlex.quote(site.scratch)}/ornith-$(id -un) PYTHONUNBUFFERED=1",
+        f"export JAX_COMPILATION_CACHE_DIR={shlex.quote(site.run_root)}/.jax-cache",
         f"export ORNITH_PROCESSES={job.layout.learner.nodes}",
         "# gRPC, by which the learner's processes meet, would go through a proxy.",
         "unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY",
     ]
-    options = ["#SBATCH " + line for line in head]
-    return "\n".join(["#!/bin/bash", *options, *variables, LIBRARY.rstrip("\n"), "", *body]) + "\n"
 
 
 def directives(job: Job, role: str, part: Part, output: str, tier: str = "") -> list[str]:

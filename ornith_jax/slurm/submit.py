@@ -57,7 +57,7 @@ def submit(run: Path, name: str, scripts: list[Path]) -> dict[str, str]:
             if path.stem in alive:
                 jobs[path.stem] = alive[path.stem]
                 continue
-            jobs[path.stem] = _run(["sbatch", "--parsable", str(path)]).split(";")[0]
+            jobs[path.stem] = run_command(["sbatch", "--parsable", str(path)]).split(";")[0]
             write_json(run / "slurm" / "jobs.json", jobs)
         jobs = {path.stem: jobs[path.stem] for path in scripts}
         write_json(run / "slurm" / "jobs.json", jobs)
@@ -67,13 +67,25 @@ def submit(run: Path, name: str, scripts: list[Path]) -> dict[str, str]:
 def living(name: str) -> dict[str, str]:
     """{tier: job id} of the jobs NAME-TIER that wait, run, or will run again, by what Slurm says now."""
     found: dict[str, str] = {}
-    for line in _run(
+    for line in run_command(
         ["squeue", "--me", "--noheader", "--all", "--states=all", "--Format=JobArrayID:64,Name:256,State:32"]
     ).splitlines():
         job, job_name, state = line.split()
         if job_name.startswith(f"{name}-") and state not in OVER:
             found.setdefault(job_name[len(name) + 1 :], job.partition("_")[0].partition("+")[0])
     return found
+
+
+def state_of(job: str) -> str:
+    """As Slurm spells it; OVER when it has ended or is forgotten."""
+    found = run_command(["squeue", "--me", "--noheader", "--all", "--states=all", "--Format=JobID:64,State:32"])
+    states = dict(line.split() for line in found.splitlines())
+    state = states.get(job, "OVER")
+    return "OVER" if state in OVER else state
+
+
+def cancel(job: str) -> None:
+    run_command(["scancel", job])
 
 
 def _check_mode(run: Path, alive: Mapping[str, str], wanted: set[str]) -> None:
@@ -100,7 +112,8 @@ def _alone(run: Path) -> Iterator[None]:
         claim.rmdir()
 
 
-def _run(command: list[str]) -> str:
+def run_command(command: list[str]) -> str:
+    """Its output. Raises OrnithError with its words."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S)
     except FileNotFoundError:

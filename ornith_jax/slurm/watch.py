@@ -23,7 +23,7 @@ from pathlib import Path
 from rollout.run_dir import read_json, read_progress, write_json
 
 POLL_S = 0.5
-LEAVE_S = 60.0  # for a role to see by itself that the run is over
+LEAVE_S = 10.0  # for a role to see by itself that the run is over
 STACKS_S = 5.0  # for the stacks to be written
 KILL_S = 60.0  # from SIGTERM to SIGKILL, when nobody else needs the node
 CRASHES = 5

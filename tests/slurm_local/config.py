@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Shape:
-    nodes: int = 4
+    nodes: int = 6  # a heterogeneous job wants other nodes for each component
     cpus: int = 8  # that each node pretends to have
     gpus: int = 4  # clones of /dev/null
     port: int = 26800  # slurmctld; slurmd from port + 10, srun from port + 100; below the ephemeral range

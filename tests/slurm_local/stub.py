@@ -33,7 +33,8 @@ def main() -> int:
         progress = read_progress(run) or Progress()
         if progress.is_finished:
             return 0
-        beat(run, name, f"batch {progress.batch}, rank {rank}")
+        if rank == 0:
+            beat(run, name, f"batch {progress.batch}")
         if role == "learner" and rank == 0:
             batch = progress.batch + 1
             write_progress(run, Progress(batch=batch, policy_version=batch, is_finished=batch >= how["batches"]))
