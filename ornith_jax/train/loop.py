@@ -105,7 +105,8 @@ def train_sft(experiment: Experiment, data: Path, run_dir: Path) -> TrainState:
                 state, done = restored.state, restored.batch
                 batches.set_state(restored.position["data"])
                 print(f"{run_dir}: going on after batch {done}", file=sys.stderr)
-            metrics.rewind(run_dir / metrics.FILE, done)
+            if jax.process_index() == 0:
+                metrics.rewind(run_dir / metrics.FILE, done)
             state = train(
                 make_step(cfg, replace(experiment, sampling=SamplingSettings()), mesh, likelihood_loss),
                 state,

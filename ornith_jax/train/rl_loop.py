@@ -66,7 +66,8 @@ def train_rl(experiment: Experiment, run_dir: Path, *, stop: Callable[[], bool] 
         else:
             state, done = restored.state, restored.batch
             print(f"{run_dir}: going on after batch {done}", file=sys.stderr)
-        metrics.rewind(run_dir / metrics.FILE, done)
+        if jax.process_index() == 0:
+            metrics.rewind(run_dir / metrics.FILE, done)
         learner = Learner(
             experiment=experiment,
             run_dir=run_dir,
@@ -86,7 +87,7 @@ def train_rl(experiment: Experiment, run_dir: Path, *, stop: Callable[[], bool] 
                 run_dir / metrics.FILE, experiment.train.steps, _summary, int(state.skipped), line=in_words
             ),
             heart=Heart(run_dir),
-            events=Events(run_dir, PROCESS),
+            events=Events(run_dir, f"{PROCESS}-{jax.process_index()}" if jax.process_index() else PROCESS),
         )
         return learner.run(state, done, stop)
 
@@ -117,8 +118,9 @@ class Learner:
         while done < steps:
             began, batch = time.monotonic(), done + 1
             plan = wait_for_plan(self.run_dir, batch, self.heart.while_not(stop, f"waiting for batch {batch}"))
-            if plan is None or any_of(stop()):
+            if any_of(plan is None or stop()):  # every process must ask, those without a plan too
                 break
+            assert plan is not None
             state = self._train(state, plan, time.monotonic() - began)
             done = batch
             if done % every == 0 or done == steps:

@@ -8,9 +8,11 @@ RUN/weights/        published versions, see `train.publish`
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from ornith_jax.experiment import Experiment, from_json, to_json
 
 CONFIG = "config.json"
 LOCK = "lock"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # as parallel file systems may answer
 # A restart may change these: where it runs, how long, and how often it saves. Everything else would be another run.
 MAY_CHANGE = (
     *("mesh", "train.steps", "train.checkpoint_every", "train.keep_checkpoints", "train.keep_versions"),
@@ -47,6 +50,10 @@ def claim(run_dir: Path, experiment: Experiment) -> Iterator[None]:
             raise OrnithError(
                 f"{run_dir}: another process is training here; wait for it or give another --run"
             ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            print(f"ornith: warning: {run_dir}: no file locks here; start this run only once", file=sys.stderr)
         config = run_dir / CONFIG
         if config.exists():
             _check_same(config, experiment)
