@@ -83,17 +83,7 @@ async def evaluate(
     settings = replace(settings, arm=arm, solutions_per_scaffold=1)
     if library is None:
         settings = replace(settings, scaffold_selection="fresh")
-    asked = {
-        "name": name,
-        "arm": arm.value,
-        "policy_version": version,
-        "samples": samples,
-        "seed": seed,
-        "sampling": asdict(sampling),
-        "rollout": {field: value for field, value in asdict(settings).items() if field not in OPERATION},
-        "library": None if library is None else library.resolve().name,
-    }
-    asked = json.loads(json.dumps(asked))  # as the files hold it
+    asked = _asked(name, version, settings, sampling, samples, seed, library)
     folder = run / "evals" / name
     began = await asyncio.to_thread(_begin, folder, asked, tasks)
     if (known := await asyncio.to_thread(read_json, run / "evals" / f"{name}.json")) is not None:
@@ -152,6 +142,29 @@ def check(name: str, tasks: Sequence[Task], samples: int, library: Path | None) 
         raise RolloutError(f"samples: {samples} is less than 1")
     if library is not None and not (library / "scaffolds").is_dir():
         raise RolloutError(f"library: {library} has no scaffolds/; name a run that wrote some")
+
+
+def _asked(
+    name: str,
+    version: int,
+    settings: RolloutSettings,
+    sampling: SamplingSettings,
+    samples: int,
+    seed: int,
+    library: Path | None,
+) -> dict[str, Any]:
+    """Everything that the outcome depends on, but for the tasks; as the files hold it."""
+    asked = {
+        "name": name,
+        "arm": settings.arm.value,
+        "policy_version": version,
+        "samples": samples,
+        "seed": seed,
+        "sampling": asdict(sampling),
+        "rollout": {field: value for field, value in asdict(settings).items() if field not in OPERATION},
+        "library": None if library is None else library.resolve().name,
+    }
+    return json.loads(json.dumps(asked))
 
 
 def _begin(folder: Path, asked: dict[str, Any], tasks: Sequence[Task]) -> float:
