@@ -28,7 +28,7 @@ def result(run: Run) -> str:
         return _held_out(found[0], found[-1])
     rates = together(group_rates(run))
     if not rates:
-        return "Nothing was trained yet."
+        return f"Nothing was trained yet; {len(run.trajectories):,} episodes have ended."
     start, end = edges(rates)
     if start.last >= end.first:
         return f"Too short to tell: {percent(end.rate.value)} of the training episodes passed so far."

@@ -50,7 +50,7 @@ class Live:
             return web.Response(status=415, text="send application/json")
         try:
             review = reviews.stamped(reviews.parse(json.loads(await request.text()), "the decision"))
-        except (ValueError, RolloutError) as error:
+        except (ValueError, RecursionError, RolloutError) as error:
             return web.Response(status=400, text=str(error))
         async with self._lock:
             if not await asyncio.to_thread(self._reader.knows, review.trajectory):

@@ -210,7 +210,7 @@ def whole_run(run: Path, batches: int = 24, groups: int = 4, seed: int = 0) -> P
             if rng.random() < 0.5:
                 parents[task] = under.scaffold_id
         made.append(members)
-    dropped = {made[5][0].group_id: "stale", made[9][0].group_id: "no_update"}
+    dropped = {made[3][0].group_id: "stale", made[5][0].group_id: "no_update"}
     store(run, made, dropped)
     ids = [members[0].group_id for members in made]
     for batch in range(1, batches + 1):
