@@ -76,7 +76,7 @@ def to_first(params: Any) -> Any:
         everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())  # type: ignore[attr-defined]
         entry = jax.jit(at, out_shardings=everywhere)
         for index in range(leaf.shape[0]):
-            found = entry(leaf, index)
+            found = entry(leaf, index).block_until_ready()  # in step: collectives that overtake each other hang
             if whole is not None:
                 whole[index] = np.asarray(found.addressable_data(0))
         return whole

@@ -11,8 +11,10 @@ Written for bash 4 and Slurm 22.05 to 24.11.
 """
 
 LIBRARY = r"""
-keeps=() asked=0
-trap 'asked=1; [ "${#keeps[@]}" -gt 0 ] && kill -USR1 "${keeps[@]}" 2>/dev/null' USR1 TERM
+keeps=() asked=''
+stop() { asked=${asked:-$1}; [ "${#keeps[@]}" -gt 0 ] && kill -USR1 "${keeps[@]}" 2>/dev/null; }
+trap 'stop USR1' USR1 # time is nearly over, or another job is preferred: --signal=B:USR1
+trap 'stop TERM' TERM # scancel
 
 # keep NAME ROLE SRUN_OPTION... : run a role until the run has ended (0, 1), or until this job shall end (75).
 keep() {
@@ -59,13 +61,13 @@ meet() {
 # The end of the script: wait for all that is kept; then leave, or go back into the queue.
 settle() {
   local keep code worst=0
-  [ "$asked" = 1 ] && kill -USR1 "${keeps[@]}" 2>/dev/null
+  [ -n "$asked" ] && kill -USR1 "${keeps[@]}" 2>/dev/null
   for keep in "${keeps[@]}"; do
     reap "$keep"; code=$?
     [ "$code" = 1 ] && worst=1
     [ "$code" -gt 1 ] && [ "$worst" = 0 ] && worst=75
   done
-  [ "$worst" = 75 ] && again
+  [ "$worst" = 75 ] && [ "$asked" = USR1 ] && again
   exit "$worst"
 }
 
