@@ -17,6 +17,8 @@ TEXT_CHARS = 1500  # of one message, unless all is asked for
 def show(trajectory: Trajectory, *, full: bool = False) -> str:
     """Everything that a person wants to know of it. `full`: messages without a cut."""
     parts = [*_head(trajectory), "", *_verdict(trajectory), "", *_turns(trajectory), ""]
+    if trajectory.diff:
+        parts += ["--- handed in", _cut(_clean(trajectory.diff), None if full else TEXT_CHARS), ""]
     turns = itertools.count()
     for message in trajectory.messages:
         turn = f", turn {next(turns)}" if message.get("role") == "assistant" else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def _run(args: argparse.Namespace) -> None:
             known = [trajectory.id for trajectory in reader.read().trajectories]
             print(f"{take(args.folder, args.take, known)} new decisions from {args.take}")
         if args.live:
-            asyncio.run(serve(args.folder, args.port, args.sample))
+            with contextlib.suppress(KeyboardInterrupt):
+                asyncio.run(serve(args.folder, args.port, args.sample))
             return
         out = args.out or args.folder / "report.html"
         print(f"{result(write(reader, out, sample=args.sample))}\n{out}")

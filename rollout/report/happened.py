@@ -50,7 +50,11 @@ def _processes(run: Run) -> Html:
         beat = run.heartbeats.get(name, {})
         when = beat.get("time")
         silent = None if when is None else max(0.0, run.now - when)
-        life = "–" if silent is None else f"{duration(silent)} ago" + (" (silent)" if silent > ALIVE_S else "")
+        life = (
+            "–"
+            if silent is None
+            else f"{duration(silent)} ago" + (" (silent)" if silent > ALIVE_S and not run.progress.is_finished else "")
+        )
         doing = text(str(beat.get("doing", "–")), DETAILS)
         rows.append((name, started[name], again[name], life, beat.get("host", "–"), doing))
     heads = ["process", "starts", "restarts", "last sign of life", "host", "doing"]

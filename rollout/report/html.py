@@ -44,10 +44,13 @@ def text(words: str, limit: int | None = None) -> str:
 
 
 def table(heads: Sequence[Child], rows: Iterable[Sequence[Child]], caption: str = "") -> Html:
-    """Numbers stand to the right, in columns of equal digits."""
+    """Columns of numbers alone stand to the right."""
     rows = list(rows)
-    body = [tag("tr", *(tag("td", _shown(cell), class_=_side(cell)) for cell in row)) for row in rows]
-    sides = [_side(cell) for cell in rows[-1]] if rows else [None] * len(heads)
+    sides = ["n" if rows and all(_is_number(row[place]) for row in rows) else None for place in range(len(heads))]
+    body = [
+        tag("tr", *(tag("td", _shown(cell), class_=side) for cell, side in zip(row, sides, strict=True)))
+        for row in rows
+    ]
     named = tag("caption", caption) if caption else None
     columns = [tag("th", name, scope="col", class_=side) for name, side in zip(heads, sides, strict=True)]
     return tag("div", tag("table", named, tag("thead", tag("tr", *columns)), tag("tbody", *body)), class_="scroll")
@@ -96,13 +99,10 @@ def _shown(cell: Child) -> Child:
     return number(cell) if isinstance(cell, int | float) else cell
 
 
-def _side(cell: Child) -> str | None:
-    """The class of numbers: they stand to the right."""
+def _is_number(cell: Child) -> bool:
     if isinstance(cell, str):
-        is_number = cell == "–" or cell[:1].isdigit() or (cell[:1] in "+-" and cell[1:2].isdigit())
-    else:
-        is_number = isinstance(cell, int | float)
-    return "n" if is_number else None
+        return cell == "–" or cell[:1].isdigit() or (cell[:1] in "+-" and cell[1:2].isdigit())
+    return isinstance(cell, int | float)
 
 
 def _markup(child: Child) -> str:

@@ -40,8 +40,13 @@ def ages(run: Run) -> dict[str, float]:
             if (found := AGE.fullmatch(name)) and _is_real(value):
                 weighed[found[1]] = weighed.get(found[1], 0.0) + value * _tokens(line)
     total = sum(weighed.values())
-    order = sorted(weighed, key=lambda age: math.inf if age == "beyond" else int(age))
-    return {age: weighed[age] / total for age in order} if total else {}
+    order = sorted(weighed, key=_age)
+    oldest = max((_age(age) for age in order if weighed[age]), default=0)
+    return {age: weighed[age] / total for age in order if _age(age) <= oldest} if total else {}
+
+
+def _age(age: str) -> float:
+    return math.inf if age == "beyond" else int(age)
 
 
 def series_of(lines_: Sequence[Mapping[str, Any]], key: str, colour: int = 0) -> Series:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from envs.types import Outcome
+from envs.types import Layer, Outcome
 from rollout.errors import RolloutError
 from rollout.report.gather import Run
 from rollout.report.html import Html, folded, join, note, number, table, tag, text
@@ -17,7 +17,8 @@ from rollout.report.reviews import DECISIONS, NOTE_CHARS, Review
 from rollout.statistics import wilson
 from rollout.types import Trajectory
 
-SAMPLE = 24
+SAMPLE, QUEUE = 24, 8
+ALL, OTHERS = "all that passed", "others (the judge was unsure, vetoed, ...)"
 MESSAGE_CHARS = 3000
 EPISODE_CHARS = 60_000  # of all messages of one trajectory
 DIFF_CHARS = 12_000
@@ -40,16 +41,31 @@ def sample(run: Run, count: int) -> list[Trajectory]:
     return [trajectory for _, _, trajectory in sorted(places, key=lambda item: item[:2])][:count]
 
 
+def queue(run: Run) -> list[Trajectory]:
+    """Those about which the judge was unsure, newest first: they passed the tests, and count as flagged."""
+    found = [
+        trajectory
+        for trajectory in run.trajectories
+        if any(finding.layer is Layer.JUDGE and finding.rule == "unsure" for finding in trajectory.verdict.findings)
+    ]
+    return found[: -QUEUE - 1 : -1]
+
+
 def accepted(run: Run) -> list[tuple[str, int, int]]:
-    """(category, accepted, reviewed) by the newest decision on each trajectory; the last row is all of them."""
-    category = {trajectory.id: trajectory.category for trajectory in run.trajectories}
+    """(category, accepted, reviewed) of those that passed, by the newest decision on each; at the end ALL and OTHERS."""
+    known = {trajectory.id: trajectory for trajectory in run.trajectories}
     newest: dict[str, Review] = {review.trajectory: review for review in sorted(run.reviews, key=lambda r: r.time)}
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for id, review in newest.items():
-        for name in (category.get(id, "not in this run"), "all"):
+        if id not in known:
+            continue
+        for name in (known[id].category, ALL) if known[id].verdict.outcome is Outcome.PASSED else (OTHERS,):
             counts[name][0] += review.decision == "accept"
             counts[name][1] += 1
-    return sorted(((name, yes, of) for name, (yes, of) in counts.items()), key=lambda row: (row[0] == "all", row[0]))
+    order = {ALL: 1, OTHERS: 2}
+    return sorted(
+        ((name, yes, of) for name, (yes, of) in counts.items()), key=lambda row: (order.get(row[0], 0), row[0])
+    )
 
 
 def disagreements(run: Run) -> list[str]:
@@ -62,29 +78,33 @@ def disagreements(run: Run) -> list[str]:
 
 def section(run: Run, whole: Callable[[str], Trajectory], count: int) -> Html:
     """`whole` reads a trajectory with its turns and messages."""
-    found = sample(run, count)
+    found, unsure = sample(run, count), queue(run)
     told = (
         "A pass of the tests is not yet a change that one would merge. Read the change first, then how it came about. "
         "Correct for other inputs? Fitted to the visible tests? Brittle? Out of scope?"
     )
-    cards, said = [], defaultdict(list)
+    said: dict[str, list[Review]] = defaultdict(list)
     for review in run.reviews:
         said[review.trajectory].append(review)
-    for place, light in enumerate(found, 1):
-        try:
-            cards.append(_card(place, whole(light.id), said[light.id]))
-        except RolloutError as error:
-            cards.append(note(f"{light.id} cannot be read: {error}"))
-    if not cards:
-        cards = [note("No trajectory has passed yet.")]
-    return join(tag("div", _rates(run), id="decisions"), note(told), _tools() if found else None, *cards)
+    cards = [_card(place, light.id, whole, said[light.id]) for place, light in enumerate(found, 1)]
+    more = [_card(place, light.id, whole, said[light.id]) for place, light in enumerate(unsure, 1)]
+    return join(
+        tag("div", _rates(run), id="decisions"),
+        note(told),
+        _tools() if found or unsure else None,
+        cards or note("No trajectory has passed yet."),
+        [tag("h3", "Where the judge was unsure"), more] if more else None,
+    )
 
 
 def _rates(run: Run) -> Html:
     rows = [(name, yes, of, with_interval(wilson(yes, of))) for name, yes, of in accepted(run)]
     if not rows:
         return note("Nobody has reviewed a trajectory yet.")
-    parts = [table(["category", "accepted", "reviewed", "rate, 95 % Wilson"], rows, "Decisions so far")]
+    parts = [
+        table(["category", "accepted", "reviewed", "rate, 95 % Wilson"], rows, "Decisions so far"),
+        note("The sample is even over categories: the rate of all is that of the sample, not of the run."),
+    ]
     if differ := disagreements(run):
         names = [tag("li", tag("code", id)) for id in differ]
         parts.append(tag("div", tag("strong", "Reviewers disagree"), tag("ul", *names), class_="alarm"))
@@ -99,7 +119,11 @@ def _tools() -> Html:
     return tag("div", name, save, told, how, class_="tools")
 
 
-def _card(place: int, trajectory: Trajectory, said: Sequence[Review]) -> Html:
+def _card(place: int, id: str, whole: Callable[[str], Trajectory], said: Sequence[Review]) -> Html:
+    try:
+        trajectory = whole(id)
+    except RolloutError as error:
+        return note(f"{id} cannot be read: {error}")
     turns = int(trajectory.metrics.get("turns", len(trajectory.turns)))
     head = tag("h3", f"{place}. ", tag("code", trajectory.id), tag("small", f" {trajectory.category}, {turns} turns"))
     return tag(

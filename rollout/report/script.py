@@ -15,7 +15,7 @@ SCRIPT = """
     if (saved) saved.textContent = Object.keys(mine).length + " decisions of yours";
   };
   const send = async (review) => {
-    if (!live) return "kept in this browser: download it below the rates";
+    if (!live) return "kept in this browser; download your decisions above";
     try {
       const answer = await fetch("reviews", { method: "POST", headers: { "Content-Type": "application/json" },
                                               body: JSON.stringify(review) });

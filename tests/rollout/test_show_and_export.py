@@ -51,6 +51,7 @@ def trajectory(place: str = "0/0", outcome: Outcome = Outcome.PASSED, **fields) 
         "verdict": Verdict(outcome=outcome, findings=findings, tests={"test_a": "passed", "test_b": "failed"}),
         "messages": SCAFFOLD + SOLUTION,
         "metrics": {"turns": 1},
+        "diff": "=== changed a.py\n-x = 1\n+x = 2\x1b",
     }
     return Trajectory(**{**given, **fields})
 
@@ -68,6 +69,7 @@ def test_show_tells_turns_calls_versions_and_the_evidence():
         "--- assistant (solution, turn 1)",
         '-> read {"path": "a.py", "n": 3}',
         "--- tool read (solution)",
+        "--- handed in\n=== changed a.py\n-x = 1",
     ):
         assert part in text
     assert "\x1b" not in text, "what a tool printed must not reach the terminal as it is"

@@ -8,6 +8,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from made import proposal, store, trajectory
 from reading import read, section
 
+from envs.types import Finding, Layer, Outcome, Verdict
 from ornith_jax.cli import main
 from rollout.errors import RolloutError
 from rollout.report import review
@@ -52,13 +53,30 @@ def test_rates_are_by_category_with_wilsons_interval_and_disagreements_are_named
         add(run, Review(trajectory=id, decision=decision, reviewer=name, time=when, note="why"))
     reader = Reader(run)
     found = reader.read()
-    assert review.accepted(found) == [("edge", 2, 3), ("spec", 1, 1), ("all", 3, 4)]
+    assert review.accepted(found) == [("edge", 2, 3), ("spec", 1, 1), ("all that passed", 3, 4)]
     assert review.disagreements(found) == [ONE]
     shown = section(read(render(reader, found)), "review")
     rate = wilson(2, 3)
     rows = shown.tables()["Decisions so far"]
     assert rows[0] == ["edge", "2", "3", f"66.7 % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"]
     assert [item.text for item in shown.all("li") if "by bob" in item.text] == ["reject by bob: why"]
+
+
+def test_where_the_judge_was_unsure_people_are_asked_and_it_is_counted_apart(tmp_path):
+    unsure = Finding(layer=Layer.JUDGE, rule="unsure", evidence="why 7?")
+    under = proposal("edge-1@0")
+    asked = trajectory(under, 0, verdict=Verdict(outcome=Outcome.FLAGGED, findings=(unsure,)))
+    store(tmp_path, [[asked, trajectory(under, 1)]])
+    add(tmp_path, Review(trajectory=asked.id, decision="accept"))
+    reader = Reader(tmp_path)
+    found = reader.read()
+    assert review.queue(found) == [found.trajectories[0]]
+    assert review.accepted(found) == [(review.OTHERS, 1, 1)]
+    shown = section(read(render(reader, found)), "review")
+    assert [one.attributes["data-trajectory"] for one in shown.all("div") if "data-trajectory" in one.attributes] == [
+        *("edge-1@0/0/1", "edge-1@0/0/0")
+    ]
+    assert "judge unsure: why 7?" in shown.text
 
 
 @pytest.mark.parametrize(
@@ -122,7 +140,7 @@ def test_a_decision_through_the_live_page_is_on_disk_and_on_the_page(run):
         assert found.time > 1e9, "the server's clock"
         assert await (await client.get("/stamp")).text() != stamp
         page = read(await (await client.get("/")).text())
-        assert section(page, "review").tables()["Decisions so far"][-1][:3] == ["all", "0", "1"]
+        assert section(page, "review").tables()["Decisions so far"][-1][:3] == ["all that passed", "0", "1"]
         under = proposal("edge-9@0")
         await asyncio.to_thread(store, run, [[trajectory(under, 0)]])  # the run goes on
         answer = await client.post("/reviews", json={"trajectory": "edge-9@0/0/0", "decision": "accept"})
