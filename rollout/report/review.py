@@ -52,7 +52,7 @@ def queue(run: Run) -> list[Trajectory]:
 
 
 def accepted(run: Run) -> list[tuple[str, int, int]]:
-    """(category, accepted, reviewed) of those that passed, by the newest decision on each; at the end ALL and OTHERS."""
+    """(category, accepted, reviewed) of those that passed, by the newest decision on each; then ALL and OTHERS."""
     known = {trajectory.id: trajectory for trajectory in run.trajectories}
     newest: dict[str, Review] = {review.trajectory: review for review in sorted(run.reviews, key=lambda r: r.time)}
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
