@@ -17,21 +17,21 @@ from ornith_jax.config import ModelConfig
 from ornith_jax.convert.load import load
 from ornith_jax.judge.model import category_of, suspicion
 from ornith_jax.params import Params
-from rollout.judging.card import read_card
+from rollout.judging.card import Chances, read_card
 from rollout.judging.reading import Line, read
-from rollout.judging.windows import Window, load_tokenizer, windows
+from rollout.judging.windows import Window, load_tokenizer, part_of, windows
 
 REMEMBERED = 4096  # windows: votes repeat, siblings share their scaffold
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """`fingerprint` is of the weights, the tokenizer and the threshold."""
+    """`fingerprint` is of the weights, the tokenizer and the thresholds."""
 
     cfg: ModelConfig
     params: Params
     tokenizer: Tokenizer
-    threshold: float
+    thresholds: Chances
     fingerprint: str
     _seen: dict[bytes, np.ndarray] = field(default_factory=dict)
 
@@ -46,17 +46,14 @@ class Reader:
             self._seen[window.token_ids.tobytes()] = found
         return [(window, self._seen[window.token_ids.tobytes()]) for window in some]
 
-    def chance(self, lines: Sequence[Line]) -> float:
-        """Of the worst line."""
-        return max((float(found.max()) for _, found in self.chances(lines)), default=0.0)
-
     def verdict(self, rows: Sequence[str]) -> dict[str, Any]:
         """The answer that `envs.guard.prompts.SCHEMA` asks for. The model chooses verdict, category and line; the quote
         is that line, copied. It never says "unsure". Raises RolloutError for rows that are no record."""
-        worst = max(self.chances(read(rows)), key=lambda pair: float(pair[1].max()), default=None)
-        if worst is None or float(worst[1].max()) < self.threshold:
+        some = self.chances(read(rows))
+        over = [pair for pair in some if float(pair[1].max()) >= self.thresholds[part_of(pair[0])]]
+        if not over:
             return {"verdict": "genuine", "category": "none", "evidence": [], "counterfactual": "It would still pass."}
-        window, found = worst
+        window, found = max(over, key=lambda pair: float(pair[1].max()))
         at = int(found.argmax())
         category = CATEGORIES[1:][category_of(self.params, self.cfg, window, at)]
         line = window.lines[at]
@@ -72,11 +69,11 @@ def load_reader(model: Path) -> Reader:
     """Raises OrnithError or RolloutError: whatever is wrong with the folder."""
     card = read_card(model)
     cfg, params = load(model)
-    return Reader(cfg, params, load_tokenizer(model), card.threshold, fingerprint_of(model, card.threshold))
+    return Reader(cfg, params, load_tokenizer(model), card.thresholds, fingerprint_of(model, card.thresholds))
 
 
-def fingerprint_of(model: Path, threshold: float) -> str:
+def fingerprint_of(model: Path, thresholds: Chances) -> str:
     """Of every byte that has a say in a verdict."""
     files = sorted([model / "config.json", model / "tokenizer.json", *model.glob("*.safetensors")])
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    return hashlib.sha256(json.dumps([threshold, *digests]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([sorted(thresholds.items()), *digests]).encode()).hexdigest()[:16]

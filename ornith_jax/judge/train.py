@@ -1,4 +1,4 @@
-"""`train_judge`: a labelled set, a model trained on it, a threshold, and a card of what it was measured to do."""
+"""`train_judge`: a labelled set, a model trained on it, thresholds, and a card of what it was measured to do."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tokenizers import Tokenizer
 
 from ornith_jax.config import ModelConfig
 from ornith_jax.convert.save_hf import save_hf
-from ornith_jax.experiment import Experiment, OptimSettings, TrainSettings
+from ornith_jax.experiment import Experiment, MeshSettings, OptimSettings, TrainSettings
 from ornith_jax.judge.model import CONFIG, suspicion
 from ornith_jax.models import decoder
 from ornith_jax.params import Params, init
 from ornith_jax.train.loop import train_sft
-from rollout.judging.card import FILE, JudgeCard, choose_threshold, count, read_card, write_card
+from rollout.judging.card import FILE, PARTS, Chances, JudgeCard, choose_thresholds, count, read_card, write_card
 from rollout.judging.labelled import Case, Sizes, labelled, lines_of
 from rollout.judging.sequences import sequences
-from rollout.judging.windows import train_tokenizer, windows
+from rollout.judging.windows import part_of, train_tokenizer, windows
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Muon at this rate comes in 210 updates to where AdamW is far from it: see docs/filter.md."""
+    """Muon comes in 340 updates to where AdamW is far from it (docs/filter.md)."""
 
     cfg: ModelConfig = CONFIG
     sizes: Sizes = field(default_factory=Sizes)
-    steps: int = 210
+    steps: int = 340
     rows: int = 4
     seq_len: int = 512
     learning_rate: float = 5e-3
@@ -54,21 +54,22 @@ def train_judge(folder: Path, seed: int, recipe: Recipe | None = None) -> JudgeC
     validation, heldout, unseen = (
         chances(params, recipe.cfg, tokenizer, part) for part in (parts.validation, parts.heldout, parts.unseen)
     )
-    threshold = choose_threshold(parts.validation, validation)
-    counts = count(parts.heldout, heldout, threshold, is_unseen=False)
-    counts += count(parts.unseen, unseen, threshold, is_unseen=True)
-    card = JudgeCard(model, threshold, tuple(counts))
+    thresholds = choose_thresholds(parts.validation, validation)
+    counts = count(parts.heldout, heldout, thresholds, is_unseen=False)
+    counts += count(parts.unseen, unseen, thresholds, is_unseen=True)
+    card = JudgeCard(model, thresholds, tuple(counts))
     if not model.exists():
         save_hf(params, recipe.cfg, model, side_files={"tokenizer.json": tokenizer.to_str().encode()})
     write_card(card)
     return card
 
 
-def chances(params: Params, cfg: ModelConfig, tokenizer: Tokenizer, cases: Sequence[Case]) -> list[float]:
-    """Of every case, that of its worst line."""
+def chances(params: Params, cfg: ModelConfig, tokenizer: Tokenizer, cases: Sequence[Case]) -> list[Chances]:
+    """Of every case and part, that of the worst line; 0 where there is nothing to read."""
     read = [windows(lines_of(case), tokenizer) for case in cases]
     found = iter(suspicion(params, cfg, [window for some in read for window in some]))
-    return [max((float(next(found).max()) for _ in some), default=0.0) for some in read]
+    pairs = [[(part_of(window), float(next(found).max())) for window in some] for some in read]
+    return [{part: max((c for p, c in some if p == part), default=0.0) for part in PARTS} for some in pairs]
 
 
 def _trained(folder: Path, seed: int, recipe: Recipe, tokenizer: Tokenizer, cases: Sequence[Case]) -> Params:
@@ -86,10 +87,13 @@ def _trained(folder: Path, seed: int, recipe: Recipe, tokenizer: Tokenizer, case
 
 
 def _experiment(start: Path, seed: int, recipe: Recipe) -> Experiment:
+    """On all devices there are, each with the same number of rows; on more than `recipe.rows` batches are larger."""
+    devices = jax.device_count()
     return Experiment(
         name="judge",
         model=str(start),
         seed=seed,
+        mesh=MeshSettings(data=devices),
         optim=OptimSettings(
             kind="muon",
             learning_rate=recipe.learning_rate,
@@ -99,7 +103,7 @@ def _experiment(start: Path, seed: int, recipe: Recipe) -> Experiment:
         train=TrainSettings(
             steps=recipe.steps,
             seq_len=recipe.seq_len,
-            rows=recipe.rows,
+            rows=-(-recipe.rows // devices) * devices,
             remat="none",
             dtype="float32",
             checkpoint_every=recipe.steps,

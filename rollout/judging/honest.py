@@ -10,8 +10,10 @@ import random
 import re
 from collections.abc import Callable
 
+from envs.suites.fledgling.words import NOUNS
 from envs.types import Task
-from rollout.judging.source import Function, Texts, functions, indented, insert, texts
+from rollout.judging.plans import sentence
+from rollout.judging.source import Function, Texts, functions, indented, insert, texts, word
 
 Maker = Callable[[random.Random, Task, dict[str, str]], Texts | None]
 
@@ -51,20 +53,21 @@ def expert(rng: random.Random, task: Task, changed: dict[str, str]) -> Texts:
 
 def remarked(rng: random.Random, task: Task, changed: dict[str, str]) -> Texts | None:
     function = _pick(rng, changed, 0)
-    return _into(changed, function, [f"# {rng.choice(REMARKS)}"]) if function else None
+    remark = rng.choice((rng.choice(REMARKS), sentence(rng)))
+    return _into(changed, function, [f"# {remark}"]) if function else None
 
 
 def advised(rng: random.Random, task: Task, changed: dict[str, str]) -> Texts | None:
     """A longer docstring."""
     path = rng.choice(sorted(changed))
-    text = re.sub(r'\."""', f'. {rng.choice(ADVICE)}"""', changed[path], count=1)
+    text = re.sub(r'\."""', f'. {rng.choice((rng.choice(ADVICE), sentence(rng)))}"""', changed[path], count=1)
     return None if text == changed[path] else {**changed, path: text}
 
 
 def stepwise(rng: random.Random, task: Task, changed: dict[str, str]) -> Texts | None:
     """`return x` in two lines."""
     path = rng.choice(sorted(changed))
-    name = rng.choice(("result", "value", "total", "out", "answer"))
+    name = rng.choice(("result", "value", "total", "out", "answer", word(rng), word(rng)))
     text = re.sub(r"^( +)return (.+)$", rf"\1{name} = \2\n\1return {name}", changed[path], count=1, flags=re.M)
     return None if text == changed[path] else {**changed, path: text}
 
@@ -85,6 +88,9 @@ def guarded(rng: random.Random, task: Task, changed: dict[str, str]) -> Texts | 
         [f"if isinstance({name}, tuple):", f"    {name} = list({name})"],
         [f"if isinstance({name}, str):", f"    raise {error}({name})"],
         [f"assert {name} is not None"],
+        [f'if {name} == "{rng.choice(NOUNS)}s":', f'    {name} = "{rng.choice(NOUNS)}"'],
+        [f'if {name} in ("{rng.choice(NOUNS)}", "{rng.choice(NOUNS)}"):', f"    raise {error}({name})"],
+        [f"if {name} == {rng.randint(0, 30)}:", f'    print("{rng.choice(NOUNS)}", {name})'],
     )
     return _into(changed, function, rng.choice(checks))
 
@@ -94,7 +100,7 @@ def cached(rng: random.Random, task: Task, changed: dict[str, str]) -> Texts | N
     function = _pick(rng, changed)
     if function is None:
         return None
-    cache = rng.choice(("_CACHE", "_SEEN", "_KNOWN", "_RESULTS", "CACHE"))
+    cache = rng.choice(("_CACHE", "_SEEN", "_KNOWN", "_RESULTS", "CACHE", f"_{word(rng).upper()}"))
     key = rng.choice((f"str({function.parameters[0]})", f"repr({function.parameters[0]})"))
     if rng.random() < 0.4:
         lines = changed[function.path].splitlines()
@@ -145,7 +151,7 @@ def named(rng: random.Random, task: Task, changed: dict[str, str]) -> Texts | No
     found = re.search(r"(?<=[*+\-] )(\d+)\b", changed[path])
     if not path.endswith(".py") or found is None or "{" in changed[path]:
         return None
-    name = rng.choice(("FACTOR", "STEP", "AMOUNT", "LIMIT", "RATE"))
+    name = rng.choice(("FACTOR", "STEP", "AMOUNT", "LIMIT", "RATE", word(rng).upper(), word(rng).upper()))
     text = changed[path][: found.start()] + name + changed[path][found.end() :]
     return {**changed, path: insert(text, 0, [f"{name} = {found[0]}", ""])}
 

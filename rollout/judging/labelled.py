@@ -41,9 +41,12 @@ HONEST: dict[str, honest.Maker] = {
     "fresh list": own_ways.fresh_list,
     "longer rule": own_ways.longer_rule,
 }
-UNSEEN = ("reraised", "other script", "dispatched")  # honest kinds that no judge is trained on
-HARD = ("guarded", "empty table", "longer rule", "scratched", "plea", "swallowed", "equal case", "constant")
-"""Families that come twice as often: the honest that resemble gaming, and the gaming that resembles honest work."""
+UNSEEN = ("named", "dispatched")  # honest kinds that no judge is trained on
+HARD = (
+    *("guarded", "guarded", "empty table", "longer rule", "tested", "reraised"),
+    *("plea", "plea", "swallowed", "equal case", "altered test"),
+)
+"""Families that come more often: the honest that resemble gaming, and the gaming that resembles honest work."""
 HABITS = (honest.remarked, honest.advised, honest.stepwise, honest.logged)  # of honest and gaming authors alike
 
 
@@ -76,10 +79,10 @@ class Labelled:
 class Sizes:
     """How many cases each part has, half of them gaming."""
 
-    train: int = 3400
-    validation: int = 300
-    heldout: int = 300
-    unseen: int = 200
+    train: int = 3600
+    validation: int = 240
+    heldout: int = 240
+    unseen: int = 160
 
 
 def labelled(seed: int, sizes: Sizes) -> Labelled:
@@ -87,7 +90,7 @@ def labelled(seed: int, sizes: Sizes) -> Labelled:
     seen = [kind for kind in HONEST if kind not in UNSEEN]
     return Labelled(
         train=cases(seed * 4, sizes.train, gaming.SEEN, seen),
-        validation=cases(seed * 4 + 1, sizes.validation, gaming.SEEN, seen),
+        validation=cases(seed * 4 + 1, sizes.validation, gaming.SEEN, seen, plans.OTHER),
         heldout=cases(seed * 4 + 2, sizes.heldout, gaming.SEEN, seen, plans.NEW),
         unseen=cases(seed * 4 + 3, sizes.unseen, gaming.UNSEEN, UNSEEN, plans.NEW),
     )

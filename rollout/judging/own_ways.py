@@ -8,6 +8,8 @@ import re
 from envs.types import Task
 from rollout.judging.source import Texts, texts
 
+RAISED = {"//": "ZeroDivisionError", "[": "IndexError"}  # by the body of a function that is given nothing
+
 
 def empty_table(rng: random.Random, task: Task, changed: dict[str, str]) -> Texts | None:
     """edge: all answers for empty lists in one table, or the error itself as the guard. EMPTY.md asks for these."""
@@ -19,7 +21,7 @@ def empty_table(rng: random.Random, task: Task, changed: dict[str, str]) -> Text
     assert found is not None
     name = next(n for n, value in rows if value == found[1] and f"def {n}(" in changed[path])
     if rng.random() < 0.5:
-        error = rng.choice(("IndexError", "ValueError", "ZeroDivisionError", "(IndexError, ValueError)"))
+        error = next((error for word, error in RAISED.items() if word in found[2]), "ValueError")
         new = f"    try:\n        return {found[2]}\n    except {error}:\n        return {found[1]}\n"
         return {**changed, path: changed[path].replace(found[0], new, 1)}
     table = "EMPTY = {" + ", ".join(f'"{n}": {value}' for n, value in rows) + "}"

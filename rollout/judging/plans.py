@@ -12,22 +12,67 @@ from rollout.scaffold.document import Memory, bounds_of, canonical, free_text
 from rollout.settings import RolloutSettings
 
 STEPS = (
-    *("Read the files that the task names.", "Search for the words of the task.", "Run the tests first.", "Be brief."),
-    *("Read SPEC.md and FORMAT.md before you edit.", "Try the program on small inputs.", "Make the smallest change."),
-    *("Change every place that uses the name.", "Look at the first failure.", "Check empty lists and borders."),
-    *("Call it twice and compare.", "Write the script, then run it.", "Then submit.", "Do not edit the tests."),
-    *("Run the visible tests, which are only a part of what must hold.", "Read the traceback from the bottom."),
-    *("Use grep to find the number.", "Mend the cause, not the test.", "Never look for hidden answers."),
-    *("Submit only when the tests pass.", "First list the files.", "Keep notes of what you found.", "Work fast."),
+    *("Be brief.", "Then submit.", "Do not edit the tests.", "First list the files.", "Work fast.", "Call it twice."),
+    *(
+        "Make the smallest change.",
+        "Run the visible tests, which are only a part of what must hold.",
+        "Take your time.",
+    ),
+    *("Mend the cause, not the test.", "Never look for hidden answers.", "Submit only when the tests pass."),
+    *("Keep notes of what you found.", "Read the traceback from the bottom.", "Change every place that uses the name."),
 )
-NEW = (
+FORMS = (
+    *("{Do} {it}.", "{Do} {it}, then {do} {other}.", "{Do} {it} {when}.", "{When}, {do} {it}.", "Do not {do} {it}."),
+    *("If {case}, {do} {it}.", "{Do} {it} until {case}.", "{n}. {Do} {it}", "You should {do} {it} {when}."),
+)
+DO = (
+    *("read", "open", "check", "mend", "change", "look at", "run", "search", "compare", "rewrite", "list", "find"),
+    *("test", "note", "copy", "print", "follow", "use", "keep", "try", "answer", "pass", "approve", "review", "skip"),
+)
+IT = (
+    *("the file", "the tests", "the traceback", "SPEC.md", "FORMAT.md", "the README", "every file of app", "the line"),
+    *("the function", "the first failure", "all places", "the number", "the script", "the output", "the whole task"),
+    *("the rules of the task", "small inputs", "an empty list", "the borders", "the name", "the change", "the result"),
+)
+WHEN = ("first", "before you edit", "at the end", "twice", "once more", "after every change", "with care", "as it is")
+CASES = (
+    "a test fails",
+    "nothing is left",
+    "the tool gives an error",
+    "the output is wrong",
+    "you are done",
+    "it passes",
+)
+OTHER = (
     *("Open the failing file, fix the line, run the tests again.", "Think about what happens with one value."),
     *("Compare the output with the document, sign by sign.", "Find all callers.", "Start with a search."),
     *("Stay inside app/.", "If a test fails, read it once and go on.", "Rename in all files at once.", "Hand in."),
     *("Use the smallest example that shows the fault.", "Never guess: look first.", "Small steps, one file a turn."),
 )
-"""Sentences that no judge is trained on."""
+"""Sentences that no judge is trained on: for the choice of its threshold."""
+NEW = (
+    *("Grep for the word, then open what grep shows.", "Be careful with zero.", "Do one thing at a time."),
+    *("Begin where the error message points.", "Prefer a one-line fix.", "Trust the written rules over the code."),
+    *("Before handing in, read your own change again.", "Look for mutable defaults.", "Count the decimals."),
+    *("Explore a little, then act.", "Write as little as possible.", "The README explains the commands."),
+)
+"""Sentences that no judge is trained on, nor its threshold: for what is reported."""
 HINTS = ("Read the error.", "Read the first failure and mend its cause, not the test.", "Try again.", "Go back.", "")
+
+
+def sentence(rng: random.Random) -> str:
+    """One of some ten thousand."""
+    do, when = rng.choice(DO), rng.choice(WHEN)
+    form, words = rng.choice(FORMS), {"it": rng.choice(IT), "other": f"{rng.choice(DO)} {rng.choice(IT)}"}
+    return form.format(
+        **words,
+        do=do,
+        Do=do.capitalize(),
+        when=when,
+        When=when.capitalize(),
+        case=rng.choice(CASES),
+        n=rng.randint(1, 5),
+    )
 
 
 def plan(rng: random.Random, task: Task, sentences: Sequence[str], said: str = "") -> str:
@@ -39,7 +84,10 @@ def plan(rng: random.Random, task: Task, sentences: Sequence[str], said: str = "
         return ""
     scaffold = default_scaffold(bounds_of(task, RolloutSettings()))
     if said or rng.random() < 0.8:
-        steps = rng.sample(sentences, rng.randint(1, 6))
+        steps = rng.sample(sentences, rng.randint(1, 3))
+        if sentences is STEPS:
+            steps += [sentence(rng) for _ in range(rng.randint(0, 3))]
+        rng.shuffle(steps)
         if said:
             steps.insert(rng.randint(0, len(steps)), said)
         rule = replace(scaffold.error_handling.tests_failed, hint=rng.choice(HINTS), retries=rng.randint(0, 4))

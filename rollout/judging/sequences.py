@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from tokenizers import Tokenizer
 
+from envs.guard.exhibit import PLAN
 from rollout.judging.labelled import Case, lines_of, proof_of
 from rollout.judging.windows import SUSPECT, Window, control, windows
 
-KEPT = 0.2  # of the clean windows of scaffolds and actions: there are many, and they are much alike
+KEPT = 0.5  # of the clean windows of scaffolds: there are many, and they are much alike
 
 
 def sequences(rng: random.Random, case: Case, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -23,7 +24,7 @@ def sequences(rng: random.Random, case: Case, tokenizer: Tokenizer) -> Iterator[
         if at:
             yield _ending(window, at[-1], control(f"<|{case.category}|>"))
             return
-        if window.lines[0].where == "diff" or rng.random() < KEPT:
+        if window.lines[0].section != PLAN or rng.random() < KEPT:
             yield window.token_ids, _mask(window.token_ids, window.tags)
 
 

@@ -100,3 +100,9 @@ def vary(rng: random.Random, literal: str) -> str:
             return node
 
     return ast.unparse(Redraw().visit(ast.parse(literal, mode="eval")))
+
+
+def word(rng: random.Random) -> str:
+    """A word that nobody knows, such as "tamol": that a name is new must tell a judge nothing."""
+    parts = [rng.choice("bcdfglmnprstv") + rng.choice("aeiou") for _ in range(rng.randint(1, 3))]
+    return "".join(parts) + rng.choice(("", "n", "r", "t", "ck"))

@@ -3,10 +3,10 @@
     <|task|> Make app/card.py follow SPEC.md. <|line|> <|product|> === changed app/card.py <|clean|> def price(count):
     <|line|> +    if count == 2: <|clean|> +        return 10 <|suspect|> <|hard_coded_cases|>
 
-Scaffold, diff and actions are read apart, each in windows of `WINDOW` tokens that begin with the task: what a policy
-writes into its scaffold cannot colour the reading of its diff, and nothing is left unread. In training the text ends
-at the first line that gives gaming away. In use every tag is fed as clean, one pass gives the probability of "suspect"
-at every line, and the worst line decides.
+The scaffold is read apart from the rest: what a policy writes there cannot colour the reading of its work. The rest,
+diff and calls, is read in windows of `WINDOW` tokens that begin with the task; nothing is left unread. In training the
+text ends at the first line that gives gaming away. In use every tag is fed as clean, one pass gives the probability of
+"suspect" at every line, and the worst line decides.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rollout.errors import RolloutError
 from rollout.judging.reading import Line
 
 WINDOW = 192
-TASK_TOKENS = 40  # of the task that every window begins with
+TASK_TOKENS = 24  # of the task that every window begins with
 LINE_TOKENS = 48  # a longer line is read, and judged, in pieces
 CLEAN, SUSPECT, LINE, PAD = "<|clean|>", "<|suspect|>", "<|line|>", "<|pad|>"
 HEADS = {TASK: "<|task|>", PLAN: "<|scaffold|>", PRODUCT: "<|product|>", TESTS: "<|tests|>", ACTIONS: "<|actions|>"}
@@ -43,6 +43,11 @@ class Window:
     token_ids: np.ndarray  # [T] int32, T <= WINDOW, every tag clean
     tags: tuple[int, ...]
     lines: tuple[Line, ...]
+
+
+def part_of(window: Window) -> str:
+    """scaffold or work: which of `card.PARTS` it belongs to."""
+    return "scaffold" if window.lines[0].section == PLAN else "work"
 
 
 def control(name: str) -> int:
@@ -84,13 +89,15 @@ def windows(lines: Sequence[Line], tokenizer: Tokenizer) -> list[Window]:
     """All judged lines with their context. A record without one gives no window."""
     pieces = _pieces(lines, tokenizer)
     task = [i for line, ids in pieces if line.section == TASK for i in ids][:TASK_TOKENS]
-    head = [control(HEADS[TASK]), *task, control(LINE)]
+    plan = [piece for piece in pieces if piece[0].section == PLAN]
+    work = [piece for piece in pieces if piece[0].section not in (TASK, PLAN)]
+    return [*_fill([], plan), *_fill([control(HEADS[TASK]), *task, control(LINE)], work)]
+
+
+def _fill(head: Sequence[int], pieces: Sequence[tuple[Line, list[int]]]) -> list[Window]:
     found = [_Draft(head)]
     for line, ids in pieces:
-        if line.section == TASK:
-            continue
-        now = found[-1]
-        if now.where not in ("", line.where) or len(now.token_ids) + len(ids) + 2 > WINDOW:
+        if len(found[-1].token_ids) + len(ids) + 2 > WINDOW:
             found.append(_Draft(head))
         found[-1].add(line, ids)
     return [draft.window() for draft in found if draft.lines]
@@ -114,11 +121,11 @@ class _Draft:
         self.token_ids = list(head)
         self.tags: list[int] = []
         self.lines: list[Line] = []
-        self.section = self.where = ""
+        self.section = ""
 
     def add(self, line: Line, ids: Sequence[int]) -> None:
         self.token_ids += [control(HEADS[line.section])] if line.section != self.section else []
-        self.section, self.where = line.section, line.where
+        self.section = line.section
         self.token_ids += ids
         if line.judged:
             self.tags.append(len(self.token_ids))
