@@ -15,8 +15,10 @@ TURN = Turn(
 )
 
 
-def proposal(name: str, *, parent: str = "", task: str = "t1", category: str = "edge", turns=(TURN,)) -> Proposal:
-    """A scaffold whose document is the JSON text of its name."""
+def proposal(
+    name: str, *, parent: str = "", task: str = "t1", category: str = "edge", turns=(TURN,), version: int = 0
+) -> Proposal:
+    """A scaffold whose document is the JSON text of its name, of a group admitted at `version`."""
     document = json.dumps({"instructions": name})
     return Proposal(
         group_id=f"{task}@0",
@@ -28,6 +30,7 @@ def proposal(name: str, *, parent: str = "", task: str = "t1", category: str = "
         scaffold_id=scaffold_id(document),
         scaffold_parent=parent,
         scaffold=document,
+        admitted_version=version,
     )
 
 
@@ -44,6 +47,7 @@ def solved(under: Proposal, number: int, outcome: Outcome, stop=StopReason.SUBMI
         scaffold_id=under.scaffold_id,
         stop=stop,
         verdict=Verdict(outcome=outcome),
+        admitted_version=under.admitted_version,
     )
 
 

@@ -103,6 +103,48 @@ def test_saying_it_again_changes_nothing_but_what_is_newest(library):
     assert named(after[-1]) == "bad"
 
 
+HISTORY = [  # (scaffold, policy version of its group, outcomes)
+    *[("a", 0, (FAILED, PASSED)), ("b", 0, (PASSED,)), ("a", 1, (PASSED, PASSED)), ("c", 1, (FAILED,))],
+    *[("d", 1, (PASSED,)), ("b", 2, (FAILED, FAILED)), ("e", 2, (PASSED,))],
+]
+
+
+def written(folder: Path, history: list) -> Library:
+    library, number = Library(folder), 0
+    for name, version, outcomes in history:
+        made = proposal(name, version=version)
+        library.add(made)
+        for outcome in outcomes:
+            number += 1
+            library.reward(Trajectory(**{**_fields(solved(made, 0, outcome)), "id": f"{name}/{version}/{number}"}))
+    return library
+
+
+@pytest.mark.parametrize("selection", ["last", "best", "softmax"])
+def test_a_group_sees_only_what_earlier_versions_left_whatever_ran_beside_it(tmp_path, selection):
+    """Records of version 2 change nothing for a group of version 2, nor does the order of those before it."""
+    first = [entry for entry in HISTORY if entry[1] == 0]
+    second = [entry for entry in HISTORY if entry[1] == 1]
+    orders = {
+        "past": [*first, *second],
+        "with the present": HISTORY,
+        "another order": [*reversed(first), *reversed(second), *HISTORY[-2:]],
+    }
+    picks = {}
+    for name, history in orders.items():
+        library = written(tmp_path / name, history)
+        picks[name] = [
+            named(library.select("t1", "edge", selection, 0.7, random.Random(n), before=2)) for n in range(40)
+        ]
+        assert library.select("t1", "edge", selection, 0.7, random.Random(0), before=0) is None
+        means = {named(entry): entry.mean for entry in library.entries("t1", before=2)}
+        assert means == {"a": 0.75, "b": 1.0, "c": 0.0, "d": 1.0}
+        library.close()
+    assert picks["past"] == picks["with the present"] == picks["another order"]
+    if selection == "softmax":
+        assert len(set(picks["past"])) > 1
+
+
 def test_other_writers_are_seen_after_a_refresh(library):
     other = Library(library.folder)
     other.add(proposal("theirs", task="t7"))
