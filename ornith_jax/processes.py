@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ornith_jax.errors import OrnithError
 
 JOIN_S = 300  # for all processes to meet
+PIECE = 1 << 30  # bytes that are on every device at once while a leaf is gathered
 LOST_S = 100  # without a sign of life from one, and all the others end
 
 
@@ -67,21 +68,28 @@ def from_first(value: int) -> int:
 def to_first(params: Any) -> Any:
     """The same tree as numpy arrays in process 0, and None in all others. Every process must ask, at the same place.
 
-    A leaf passes through the devices one entry of its first axis at a time: a layer, of parameters.
+    A leaf passes through the devices in pieces of about PIECE bytes along its first axis: layers, of parameters.
     """
-    at = functools.partial(jax.lax.dynamic_index_in_dim, axis=0, keepdims=False)
 
     def gather(leaf: jax.Array) -> np.ndarray | None:
         whole = np.empty(leaf.shape, leaf.dtype) if jax.process_index() == 0 else None
-        everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())  # type: ignore[attr-defined]
-        entry = jax.jit(at, out_shardings=everywhere)
-        for index in range(leaf.shape[0]):
-            found = entry(leaf, index).block_until_ready()  # in step: collectives that overtake each other hang
+        length = max(1, int(leaf.shape[0] * PIECE // max(leaf.nbytes, PIECE)))
+        piece = _piece_everywhere(leaf.sharding.mesh, length)  # type: ignore[attr-defined]
+        for at in range(0, leaf.shape[0], length):
+            start = min(at, leaf.shape[0] - length)
+            found = piece(leaf, start).block_until_ready()  # in step: collectives that overtake each other hang
             if whole is not None:
-                whole[index] = np.asarray(found.addressable_data(0))
+                whole[start : start + length] = np.asarray(found.addressable_data(0))
         return whole
 
     return jax.tree.map(gather, params)
+
+
+@functools.cache
+def _piece_everywhere(mesh: Mesh, length: int) -> Callable[[jax.Array, int], jax.Array]:
+    """Jitted: (x, i) -> x[i : i + length] on every device of the mesh."""
+    piece = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=length, axis=0)
+    return jax.jit(piece, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _gather(value: int) -> np.ndarray:
