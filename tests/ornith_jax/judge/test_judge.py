@@ -182,7 +182,7 @@ import sys
 from pathlib import Path
 from ornith_jax.judge.train import train_judge
 from rollout.judging.labelled import Sizes
-train_judge(Path(sys.argv[1]), 0, Recipe(sizes=Sizes(train=1000, validation=100, heldout=100, unseen=20), steps=90))
+train_judge(Path(sys.argv[1]), 0, Recipe(sizes=Sizes(train=1300, validation=60, heldout=60, unseen=10), steps=120))
 """
 
 
