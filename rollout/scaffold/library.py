@@ -187,7 +187,8 @@ class Library:
         self._order = max(self._order, record["order"])
         task_id, id, use = record["task_id"], record["id"], (record["version"], record["order"])
         if record["kind"] == "result":
-            result = Result(*record["result"], record["version"])
+            trajectory_id, reward, outcome, stop = record["result"]
+            result = Result(trajectory_id, reward, outcome, stop, record["version"])
             self._results.setdefault((task_id, id), {}).setdefault(result.trajectory_id, result)
             return
         known = self._entries.setdefault(task_id, {})
