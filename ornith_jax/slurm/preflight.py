@@ -17,7 +17,8 @@ from pathlib import Path
 from ornith_jax.slurm import node, peers
 from ornith_jax.slurm.layout import Part
 from ornith_jax.slurm.node import Finding
-from ornith_jax.slurm.render import Job, directives, preamble
+from ornith_jax.slurm.preamble import Job, preamble
+from ornith_jax.slurm.render import directives
 from ornith_jax.slurm.site import ROLES
 from ornith_jax.slurm.submit import cancel, run_command, state_of, write_scripts
 from rollout.run_dir import read_json, write_json

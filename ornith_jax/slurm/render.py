@@ -3,40 +3,28 @@
 split    learner, engines (an array) and driver are jobs of their own: losing an engine touches nothing else
 single   one job on one allocation, cut into slices: queues once
 het      one heterogeneous job: for sites that must start different kinds of nodes together
+pod      no Slurm: a script that is started on every host (`slurm.pod`)
 """
 
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from ornith_jax.errors import OrnithError
-from ornith_jax.slurm.layout import Layout, Part
+from ornith_jax.slurm.layout import Part
 from ornith_jax.slurm.library import LIBRARY
+from ornith_jax.slurm.pod import render_pod
+from ornith_jax.slurm.preamble import Job, preamble
 from ornith_jax.slurm.site import Site, Tier
 
-MODES = ("split", "single", "het")
 SHARING = "--exact --mem=0"
 """Of steps that run beside each other on a node: each its own CPUs and accelerators, all of them the job's memory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What is asked for: the words of `ornith train`, where the run lives, and how it is laid out."""
-
-    words: tuple[str, ...]  # EXPERIMENT field=value ...
-    run: Path  # absolute
-    name: str  # of the jobs, unique to the run
-    layout: Layout
-    site: Site
-
-
 def render(job: Job, mode: str) -> dict[str, str]:
     """{file name: script}; the name without .sbatch is the tier."""
-    return {"split": _split, "single": _single, "het": _het}[mode](job)
+    return {"split": _split, "single": _single, "het": _het, "pod": render_pod}[mode](job)
 
 
 def _split(job: Job) -> dict[str, str]:
@@ -127,30 +115,6 @@ def script(job: Job, tier: str, head: Sequence[str], body: Sequence[str]) -> str
     """One file: options, this run's variables, the library, what is kept up."""
     options = ["#SBATCH " + line for line in head]
     return "\n".join(["#!/bin/bash", *options, *preamble(job, tier), LIBRARY.rstrip("\n"), "", *body]) + "\n"
-
-
-def preamble(job: Job, tier: str) -> list[str]:
-    """The variables of a script, and the environment of what it starts."""
-    site = job.site
-    container: list[str] = [site.python]
-    if site.container:
-        binds = [word for folder in (site.run_root, site.scratch, *site.binds) for word in ("--bind", folder)]
-        nv = ["--nv"] if site.gpus else []
-        container = ["apptainer", "exec", *nv, "--no-home", *binds, site.container, site.container_python]
-    return [
-        "set -uo pipefail",
-        *site.setup,
-        f"run={shlex.quote(str(job.run))} script={shlex.quote(str(job.run / 'slurm' / tier))}.sbatch",
-        f"words=({shlex.join(job.words)})",
-        f"host_python={shlex.quote(site.python)}",
-        f"container=({shlex.join(container)})",
-        f'stuck_s={site.stuck_s} requeue={int(site.requeue)} ports="{" ".join(map(str, site.ports))}"',
-        f"export ORNITH_HOME={shlex.quote(site.scratch)}/ornith-$(id -un) PYTHONUNBUFFERED=1",
-        f"export JAX_COMPILATION_CACHE_DIR={shlex.quote(site.run_root)}/.jax-cache",
-        f"export ORNITH_PROCESSES={job.layout.learner.nodes}",
-        "# gRPC, by which the learner's processes meet, would go through a proxy.",
-        "unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY",
-    ]
 
 
 def directives(job: Job, role: str, part: Part, output: str, tier: str = "") -> list[str]:

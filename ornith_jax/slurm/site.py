@@ -36,6 +36,7 @@ class Site:
     run_root: str  # on the shared file system: run directories
     scratch: str  # on each node's own disk: sandboxes
     python: str  # an interpreter with ornith-jax, on the shared file system: scripts and driver use it
+    images: str = ""  # sandbox images that all nodes share; empty: each node has its own, below scratch
     account: str = ""
     chip: str = ""  # as `ornith plan` names it, such as h200: what cannot fit is refused; empty: nothing is known
     gpus: str = "--gpus-per-node={}"  # or --gres=gpu:h200:{}; empty: a cluster without accelerators
@@ -70,7 +71,7 @@ def read_site(path: Path) -> Site:
 
 def check_site(site: Site) -> None:
     """Raises OrnithError naming the field."""
-    for name in ("run_root", "scratch", "python", "container"):
+    for name in ("run_root", "scratch", "python", "images", "container"):
         value = getattr(site, name)
         if value and not os.path.isabs(value):
             raise OrnithError(f"{name}: {value!r} is not an absolute path; every node must mean the same by it")

@@ -109,7 +109,7 @@ def _is_finished(run: Path) -> bool:
 
 def _crashes(run: Path, name: str) -> int:
     """How often this process has now died since the learner got on. Each rank counts for itself."""
-    path = run / "slurm" / "crashes" / f"{name}-{os.environ.get('SLURM_PROCID', '0')}.json"
+    path = run / "slurm" / "crashes" / f"{name}-{os.environ.get('SLURM_PROCID') or os.uname().nodename}.json"
     progress = read_progress(run)
     batch = progress.batch if progress else -1
     before = read_json(path) or {}

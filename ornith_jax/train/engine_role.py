@@ -24,10 +24,10 @@ FIRST_S = 3600.0  # for the learner to publish the first version
 async def run_engine(experiment: Experiment, run: Path, name: str, stop: asyncio.Event) -> None:
     """Serve until `stop` is set.
 
-    On Slurm it answers under the host's name to every host, elsewhere to this machine alone.
+    Where a run has several hosts it answers to all of them under this one's name, elsewhere to this machine alone.
     Raises OrnithError when the engine died.
     """
-    host = socket.gethostname() if "SLURM_JOB_ID" in os.environ else "127.0.0.1"
+    host = socket.gethostname() if {"SLURM_JOB_ID", "ORNITH_COORDINATOR"} & os.environ.keys() else "127.0.0.1"
     try:
         await ENGINES[experiment.engine.kind](experiment, run, name, host, stop)
     except EngineError as error:

@@ -23,7 +23,7 @@ from ornith_jax.errors import OrnithError
 from ornith_jax.experiment import Experiment
 from ornith_jax.train.screen import screen
 from rollout.child import dying_with_us
-from rollout.run_dir import EngineCard, Events, read_json, read_progress, write_card
+from rollout.run_dir import Events, read_json, read_progress
 
 HANG_S: Mapping[str, float] = {"learner": 1800.0, "engine": 600.0, "driver": 300.0}
 """Without a heartbeat for so long, a process hangs. A learner says nothing while a step compiles and runs."""
@@ -118,8 +118,6 @@ class Supervisor:
 
     def _make(self) -> list[Child]:
         settings, children = self.experiment.engine, [self._child("learner", "learner")]
-        for number, url in enumerate(settings.urls):
-            write_card(self.run_dir, EngineCard(name=f"engine-{number}", url=url, kind=settings.kind))
         if not settings.urls:
             children += [self._child(f"engine-{number}", "engine") for number in range(settings.replicas)]
         return [*children, self._child("driver", "driver")]

@@ -13,7 +13,7 @@ from ornith_jax.errors import OrnithError
 from ornith_jax.verbs.config import add_experiment
 
 if TYPE_CHECKING:
-    from ornith_jax.slurm.render import Job
+    from ornith_jax.slurm.preamble import Job
 
 
 def add_parser(verbs: Any) -> None:
@@ -23,7 +23,7 @@ def add_parser(verbs: Any) -> None:
     verb.add_argument(
         "--run", dest="run_dir", type=Path, metavar="DIR", help="the run directory (default: below the site's run_root)"
     )
-    verb.add_argument("--mode", choices=("split", "single", "het", "tpu"), default="split", help="see docs/hpc.md")
+    verb.add_argument("--mode", choices=("split", "single", "het", "pod"), default="split", help="see docs/hpc.md")
     verb.add_argument("--dry-run", action="store_true", help="print the scripts; write and submit nothing")
     verb.add_argument("--preflight", action="store_true", help="check nodes of every tier instead; submits no run")
     verb.set_defaults(run=_slurm)
@@ -55,6 +55,9 @@ def _slurm(args: argparse.Namespace) -> int:
         print("\n".join(f"# ---- {job.run}/slurm/{name}\n{text}" for name, text in files.items()), end="")
         return 0
     scripts = write_scripts(job.run, files)
+    if args.mode == "pod":
+        print(f"{scripts[0]}: written; start it on every host, as its first lines say")
+        return 0
     jobs = submit(job.run, job.name, scripts)
     for tier, number in jobs.items():
         print(f"{tier}: job {number}, log {job.run}/logs/")
@@ -92,7 +95,7 @@ def make_job(args: argparse.Namespace) -> Job:
     """What the command line asks for. Raises OrnithError for whatever of it cannot be."""
     from ornith_jax.experiment import load
     from ornith_jax.slurm.layout import check_fit, plan_layout
-    from ornith_jax.slurm.render import Job
+    from ornith_jax.slurm.preamble import Job
     from ornith_jax.slurm.site import read_site
 
     path = args.site or Path(os.environ.get("ORNITH_SITE", ""))

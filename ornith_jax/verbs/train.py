@@ -90,7 +90,7 @@ def _driver(experiment: Experiment, args: argparse.Namespace) -> None:
     from rollout.chat.chat import load_chat
     from rollout.drive import drive, first_version
     from rollout.published import family_of
-    from rollout.run_dir import Events
+    from rollout.run_dir import EngineCard, Events, write_card
     from rollout.suite import load_suite
     from rollout.tier import open_tier
 
@@ -100,6 +100,8 @@ def _driver(experiment: Experiment, args: argparse.Namespace) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         run = args.run_dir
+        for number, url in enumerate(experiment.engine.urls):  # servers that others started have no process to tell
+            write_card(run, EngineCard(name=f"engine-{number}", url=url, kind=experiment.engine.kind))
         train, _ = await asyncio.to_thread(load_suite, experiment.suite)
         folder = await first_version(run)
         if not (folder / "tokenizer.json").is_file():

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ornith_jax.slurm.render import Job, render
+from ornith_jax.slurm.preamble import Job
+from ornith_jax.slurm.render import render
 from ornith_jax.slurm.submit import submit, write_scripts
 from ornith_jax.verbs.slurm import make_job
 from rollout.run_dir import read_progress
