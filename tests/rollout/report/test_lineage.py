@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from made import HOSTILE, proposal, scaffold, trajectory
@@ -80,6 +81,9 @@ def test_the_winner_is_surely_good_not_lucky_once_and_its_line_crosses_tasks(lib
     other = winner([entry for entry in entries if entry.task_id == "t2"])
     assert [entry.task_id for entry in path(other, by_id(entries))] == ["t1", "t1", "t2"]
     assert winner([entry for entry in entries if not entry.results]) is None
+    twice = replace(best, id="twice", results=best.results[:2])
+    nearly = replace(best, id="nearly", results=(*best.results * 2, replace(best.results[0], reward=0.0)))
+    assert winner([twice, nearly]) == nearly, "8 of 9 is surer than 2 of 2"
 
 
 def test_a_circle_of_rewrites_ends(tmp_path):

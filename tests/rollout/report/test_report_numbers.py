@@ -100,6 +100,8 @@ def test_filter_counts_by_layer_and_rule_and_by_outcome(run, page):
     ]
     assert "edge-1@0/1/0 turn 2, flagged: /withheld/test_m.py" in section(page, "filter").text
     assert [key[1] for key in filtering.findings(run)] == ["twin", "decoy_read"]
+    cut_off = replace(run.trajectories[0], stop=StopReason.CANCELLED)
+    assert [filtering.outcome(one) for one in (run.trajectories[0], cut_off)] == ["passed", "infra"]
 
 
 def test_ages_are_weighed_by_tokens(run, page):
@@ -147,9 +149,9 @@ def test_the_result_is_one_sentence_with_both_intervals_and_the_paired_change(tm
     assert "to 87.5 % [" in told
     assert "at version 8: +75.0 [" in told
     assert told.endswith("paired over 10 tasks.")
-    evaluation(tmp_path, "again", 9, {f"t{n}": ("edge", 4 * (n % 2)) for n in range(10)})
+    evaluation(tmp_path, "again", 9, {f"t{n}": ("edge", 4 * (n in (0, 1, 2, 3, 7, 9))) for n in range(10)})
     evaluation(tmp_path, "before", 0, {f"t{n}": ("edge", 4 * (n // 5)) for n in range(10)})
-    assert "did not clearly change" in learning.result(Reader(tmp_path).read())
+    assert "did not clearly change: it went from 50.0 %" in learning.result(Reader(tmp_path).read())
 
 
 def test_a_category_that_falls_while_the_mean_rises_is_an_alarm_with_its_statistic(tmp_path):
