@@ -3,8 +3,8 @@
     python -m benchmarks.pipeline [--experiment FILE] [--batches 20] [--lags 0 1 2]
 
 The synchronous run (lag 0) alternates: its learner waits while episodes run, and the other way round. What a batch
-takes there is the sum of the two parts; no pipeline is faster than the larger of them, which is the ideal. Where learner
-and engine share the cores, even the ideal cannot be reached: the parts slow each other down.
+takes there is the sum of the two parts; no pipeline is faster than the larger of them, which is the ideal. Where
+learner and engine share the cores, even the ideal cannot be reached: the parts slow each other down.
 """
 
 from __future__ import annotations
