@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,12 +40,15 @@ def result(run: Run) -> str:
 
 
 def arms(run: Run) -> dict[str, list[Mapping[str, Any]]]:
-    """Arm -> its evaluations, by version; those of the project first."""
-    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    """Arm -> its evaluations, by version; those of the project first. Only evaluations of the same tasks are one line:
+    where an arm has several sets of tasks, each is called by its first evaluation too."""
+    found: dict[tuple[str, frozenset[str]], list[Mapping[str, Any]]] = defaultdict(list)
     for one in run.evals:
-        found[str(one.get("arm", "?"))].append(one)
+        found[str(one["arm"]), frozenset(one["per_task"])].append(one)
     order = {arm: place for place, arm in enumerate(ARMS)}
-    return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+    ranked = sorted(found, key=lambda key: (order.get(key[0], len(order)), key[0], str(found[key][0].get("name"))))
+    sets = Counter(arm for arm, _ in found)
+    return {arm if sets[arm] == 1 else f"{arm} ({found[arm, of][0].get('name')})": found[arm, of] for arm, of in ranked}
 
 
 def versions(evals: Sequence[Mapping[str, Any]]) -> set[int]:

@@ -154,6 +154,20 @@ def test_the_result_is_one_sentence_with_both_intervals_and_the_paired_change(tm
     assert "did not clearly change: it went from 50.0 %" in learning.result(Reader(tmp_path).read())
 
 
+def test_evaluations_of_other_tasks_are_another_line(tmp_path):
+    for version in (0, 5):
+        evaluation(tmp_path, f"held-{version}", version, {f"t{n}": ("edge", version % 4) for n in range(8)})
+        evaluation(tmp_path, f"train-{version}", version, {f"u{n}": ("edge", 4) for n in range(9)})
+    evaluation(tmp_path, "fixed", 5, {f"t{n}": ("edge", 1) for n in range(8)}, arm="fixed")
+    found = learning.arms(Reader(tmp_path).read())
+    assert {name: [one["name"] for one in same] for name, same in found.items()} == {
+        "self (held-0)": ["held-0", "held-5"],
+        "self (train-0)": ["train-0", "train-5"],
+        "fixed": ["fixed"],
+    }
+    assert "paired over 8 tasks" in learning.result(Reader(tmp_path).read())
+
+
 def test_a_category_that_falls_while_the_mean_rises_is_an_alarm_with_its_statistic(tmp_path):
     def held(low, high):
         rising = {f"e{n}": ("edge", high) for n in range(30)}
