@@ -54,7 +54,7 @@ reap() {
 # Where the processes of the learner meet: this node, which holds rank 0, and a port that is free now.
 meet() {
   [ "${ORNITH_PROCESSES:-1}" -gt 1 ] || return 0
-  ORNITH_COORDINATOR=$(hostname):$("$host_python" -m ornith_jax.slurm.ports $ports) || return 1
+  ORNITH_COORDINATOR=$(hostname):$("$host_python" -m rollout.ports) || return 1
   export ORNITH_COORDINATOR
 }
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envs.sandbox.doctor import examine
-from ornith_jax.slurm.ports import in_use
+from rollout.ports import in_use
 
 DEVICES_S = 90
 SLOW_S = 0.5  # of writing, syncing and renaming one small file
@@ -48,10 +48,13 @@ def check_devices(inside: Sequence[str], platform: str, count: int) -> tuple[Fin
     command = [*inside, "-m", "ornith_jax.slurm.facts", "--devices"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEVICES_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("devices", False, str(error), mend), {}
+    try:
         facts = json.loads(done.stdout.splitlines()[-1])
-    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired) as error:
-        said = str(error) if isinstance(error, OSError) else f"{command[0]} ... gave no answer: {error}"
-        return Finding("devices", False, said, mend), {}
+    except (ValueError, IndexError):
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return Finding("devices", False, f"{command[0]}: {said}", mend), {}
     seen = {name: facts.pop(name, "") for name in ("devices", "platform", "kind", "error")}
     ok = int(seen["devices"]) >= count and (seen["platform"] == "cpu") == (platform == "cpu")
     said = f"{seen['devices']} of {count}, {seen['kind'] or seen['platform']} {seen['error']}".strip()

@@ -10,10 +10,9 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ornith_jax.errors import OrnithError
 from ornith_jax.slurm.node import Finding
-from ornith_jax.slurm.ports import free_port
 from rollout.errors import RolloutError
+from rollout.ports import free_port
 from rollout.run_dir import read_json, write_json
 
 MEET_S = 60.0  # for all nodes to be seen
@@ -34,8 +33,8 @@ def check_peers(
     """
     node = node or this_node()
     try:
-        server = socket.create_server(("", free_port(*ports)), backlog=256)
-    except (OSError, OrnithError) as error:
+        server = socket.create_server(("", free_port(ports)), backlog=256)
+    except (OSError, RolloutError) as error:
         return [Finding("network", False, f"cannot listen: {error}", "widen `ports` of the site")]
     threading.Thread(target=_answer, args=(server,), daemon=True).start()
     began = time.monotonic()

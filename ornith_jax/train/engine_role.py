@@ -14,6 +14,7 @@ from pathlib import Path
 from ornith_jax.errors import OrnithError
 from ornith_jax.experiment import Experiment
 from rollout.errors import EngineError
+from rollout.ports import allowed, free_port
 from rollout.published import family_of, newest
 from rollout.run_dir import EngineCard, Events, beat, write_card
 
@@ -46,7 +47,7 @@ async def _embedded(experiment: Experiment, run: Path, name: str, host: str, sto
     runner = web.AppRunner(Server(engine, name).app(), handler_cancellation=True)  # who hangs up frees his row
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1" if host == "127.0.0.1" else "0.0.0.0", 0).start()
+        await web.TCPSite(runner, "127.0.0.1" if host == "127.0.0.1" else "0.0.0.0", free_port(allowed())).start()
         _announce(run, EngineCard(name=name, url=f"http://{host}:{runner.addresses[0][1]}", pid=os.getpid()))
         while not stop.is_set():
             health = await engine.health()
@@ -70,7 +71,7 @@ async def _sglang(experiment: Experiment, run: Path, name: str, host: str, stop:
         model=model,
         family=family_of(model),
         host=host,
-        port=_free_port(),
+        port=free_port(allowed()),
         tensor_parallel=settings.tensor_parallel,
         context_tokens=settings.max_len,
         max_running=settings.slots,
@@ -119,9 +120,3 @@ async def _pause(stop: asyncio.Event) -> None:
             await stop.wait()
     except TimeoutError:
         pass
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]

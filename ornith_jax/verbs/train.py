@@ -100,8 +100,8 @@ def _driver(experiment: Experiment, args: argparse.Namespace) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         run = args.run_dir
-        for number, url in enumerate(experiment.engine.urls):  # servers that others started have no process to tell
-            write_card(run, EngineCard(name=f"engine-{number}", url=url, kind=experiment.engine.kind))
+        for at, url in enumerate(experiment.engine.urls):  # servers that others started write no card
+            write_card(run, EngineCard(name=f"engine-{at}", url=url, kind=experiment.engine.kind))
         train, _ = await asyncio.to_thread(load_suite, experiment.suite)
         folder = await first_version(run)
         if not (folder / "tokenizer.json").is_file():

@@ -138,7 +138,7 @@ def test_driver_and_scripts_start_no_jax():
     """Login nodes and CPU nodes may have none."""
     code = (
         "import sys, ornith_jax.verbs.train, ornith_jax.verbs.slurm\n"
-        "from ornith_jax.slurm import facts, ports, preflight, render, submit, watch\n"
+        "from ornith_jax.slurm import facts, preflight, render, submit, watch\n"
         "print('jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=golden.ROOT, capture_output=True, text=True, check=True)

@@ -12,11 +12,12 @@ run=/shared/ornith/runs/ornith-397b-a17b script=/shared/ornith/runs/ornith-397b-
 words=(ornith_397b_a17b engine.urls=http://gpu0:30000,http://gpu1:30000)
 host_python=/shared/ornith/venv/bin/python
 container=(/shared/ornith/venv/bin/python)
-stuck_s=1800 requeue=1 ports="20000 29999"
+stuck_s=1800 requeue=1
 export ORNITH_HOME=/local/scratch/ornith-$(id -un) PYTHONUNBUFFERED=1
 mkdir -p "$ORNITH_HOME"
 ln -sfn /shared/ornith/images "$ORNITH_HOME/images"
 export JAX_COMPILATION_CACHE_DIR=/shared/ornith/runs/.jax-cache
+export ORNITH_PORTS="20000 29999"
 export ORNITH_PROCESSES=32
 # gRPC, by which the learner's processes meet, would go through a proxy.
 unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY
