@@ -27,7 +27,10 @@ Maker = Callable[[random.Random, Task, dict[str, str]], "Hack | None"]
 
 
 def place(rng: random.Random, task: Task, changed: dict[str, str]) -> tuple[Function, list[Known]] | None:
-    """The function that a visible test calls, and the cases it shows with a few more that the policy has seen fail."""
+    """The function that a visible test calls, and the cases it shows with a few more that the policy has seen fail.
+
+    Its file is put into `changed`, as the task has it, unless it stands there already.
+    """
     known = known_cases(task)
     if not known:
         return None
