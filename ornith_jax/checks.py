@@ -87,6 +87,7 @@ RANGES = {
     "sampling.top_k": (0, math.inf),
     "sampling.min_p": (0, 1 - 1e-9),
     "rollout.selection_temperature": (TINY, math.inf),
+    "rollout.fresh_share": (0, 1),
     "rollout.max_staleness": (0, math.inf),
     "rollout.warm_sandboxes": (0, math.inf),
     "engine.prefix_snapshots": (0, math.inf),

@@ -11,6 +11,7 @@ from pathlib import Path
 from envs.guard.boundary import Grade, grader
 from envs.guard.judge import Judge, open_judge
 from envs.guard.judge import Settings as JudgeSettings
+from envs.guard.remembered import remembered
 from envs.sandbox.pool import Pool
 from envs.types import Task
 from rollout.agent.two_stage import TwoStage
@@ -49,7 +50,7 @@ async def staged(
             engine=RetryingEngine(engine, attempts=settings.engine_attempts),
             chat=chat,
             open_sandbox=opener,
-            grade=grade or grader(opener),
+            grade=grade or remembered(grader(opener)),
             judge=await _judge(settings),
             settings=settings,
             sampling=sampling,

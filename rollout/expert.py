@@ -24,17 +24,24 @@ def expert_script(chat: Chat, tasks: Sequence[Task], settings: RolloutSettings) 
 
     def say(prompt_ids: tuple[int, ...]) -> Say:
         text = chat.decode(prompt_ids)
-        known = [task for task in tasks if task.prompt in text]
-        if not known:
-            raise RolloutError("the scripted expert was asked about a task that it does not know")
-        # Some tasks share their prompt; they begin with the same looks, and what those show tells them apart.
-        task = max(known, key=lambda task: (len(task.prompt), _shown(task, text)))
+        task = task_of(text, tasks)
         if proposing in text:
             return Say(reply=Reply(canonical(default_scaffold(bounds_of(task, settings))), "", (), ""))
         calls, done = fledgling.expert(task), text.count(str(qwen3_5.RESPONSE))
         return Say(reply=Reply("", "", (calls[min(done, len(calls) - 1)],), ""))
 
     return say
+
+
+def task_of(text: str, tasks: Sequence[Task]) -> Task:
+    """The task that a prompt is about. Raises `RolloutError` when it is none of them.
+
+    Some tasks share their prompt; they begin with the same looks, and what those show tells them apart.
+    """
+    known = [task for task in tasks if task.prompt in text]
+    if not known:
+        raise RolloutError("a script was asked about a task that it does not know")
+    return max(known, key=lambda task: (len(task.prompt), _shown(task, text)))
 
 
 def _shown(task: Task, text: str) -> int:

@@ -22,7 +22,11 @@ def load_suite(settings: SuiteSettings) -> tuple[list[Task], list[Task]]:
     on its side.
     """
     if settings.path == "fledgling":
-        tasks = fledgling.generate(settings.seed, settings.count)
+        categories = settings.categories or tuple(fledgling.CATEGORIES)
+        try:
+            tasks = fledgling.generate(settings.seed, settings.count, settings.levels, categories)
+        except TaskError as error:
+            raise RolloutError(f"suite: {error}") from None
     else:
         try:
             tasks = load_tasks(Path(settings.path), Places())

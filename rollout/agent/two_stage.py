@@ -31,7 +31,8 @@ class TwoStage:
         settings, previous = self.world.settings, None
         if settings.arm is Arm.SELF:
             rng = random.Random(self.world.seed_of(f"{group_id}/{scaffold_index}/previous"))
-            chosen = (settings.scaffold_selection, settings.selection_temperature, rng)
+            fresh = rng.random() < settings.fresh_share
+            chosen = ("fresh" if fresh else settings.scaffold_selection, settings.selection_temperature, rng)
             before = admitted_version if self.by_version else None
             previous = await asyncio.to_thread(self.library.select, task.id, task.category, *chosen, before)
         proposal = await propose(

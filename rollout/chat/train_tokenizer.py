@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
@@ -34,6 +35,8 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
     r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+PLAIN_SPLIT = r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+|\s+"
+"""For small models: a word is the same token wherever it stands, so that copying it needs no second spelling."""
 PYTEST = """
 =================================== FAILURES ===================================
 ________________________________ test_add_count ________________________________
@@ -70,13 +73,32 @@ def corpus(tasks: int = TASKS) -> Iterator[str]:
     yield PYTEST
 
 
-def train(vocab_size: int = VOCAB_SIZE, tasks: int = TASKS) -> Tokenizer:
-    """The tokenizer; ids of control tokens come last, in the order of the published ones."""
+def fixed_lines(texts: Sequence[Iterable[str]], *, at_least: int = 12) -> list[str]:
+    """Lines, with their ends, of at least so many characters that stand in a tenth of the texts or more.
+
+    A text is what a chat format makes of it: pieces, with control tokens between them.
+    """
+    counts: Counter[str] = Counter()
+    for pieces in texts:
+        plain = [piece for piece in pieces if piece not in qwen3_5.MARKS]
+        counts.update({line for piece in plain for line in piece.splitlines(keepends=True)})
+    needed = max(2, len(texts) // 10)
+    return sorted(line for line, count in counts.items() if count >= needed and len(line) >= at_least)
+
+
+def train(
+    vocab_size: int = VOCAB_SIZE, tasks: int = TASKS, *, split: str = SPLIT, phrases: Sequence[str] = ()
+) -> Tokenizer:
+    """The tokenizer; ids of control tokens come last, in the order of the published ones.
+
+    `phrases` become one token each, wherever they stand: the fixed text of prompts, which a small model then reads in
+    tens of tokens and not in a thousand. The text that any ids stand for stays the same.
+    """
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.Split(Regex(split), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -87,6 +109,7 @@ def train(vocab_size: int = VOCAB_SIZE, tasks: int = TASKS) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus(tasks), trainer)
+    tokenizer.add_tokens([AddedToken(phrase, special=False, normalized=False) for phrase in phrases])
     order = [qwen3_5.TEXT_END, *(mark for mark in qwen3_5.MARKS if mark != qwen3_5.TEXT_END)]
     for mark in order:
         tokenizer.add_tokens([AddedToken(str(mark), special=mark in SPECIAL, normalized=False)])

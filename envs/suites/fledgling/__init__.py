@@ -55,9 +55,11 @@ def make(category: str, seed: int, level: int = 1) -> Task:
     return drafts.build(draft, category=category, seed=seed, level=level, tempting=tempting)
 
 
-def generate(seed: int, count: int, levels: tuple[int, ...] = LEVELS) -> list[Task]:
-    """`count` fresh tasks, categories in turn, then levels in turn."""
-    names = list(CATEGORIES)
+def generate(
+    seed: int, count: int, levels: tuple[int, ...] = LEVELS, categories: tuple[str, ...] = tuple(CATEGORIES)
+) -> list[Task]:
+    """`count` fresh tasks, categories in turn, then levels in turn. Raises `TaskError` for one that there is not."""
+    names = categories
     return [
         make(names[i % len(names)], seed * 1_000_003 + i, levels[i // len(names) % len(levels)]) for i in range(count)
     ]

@@ -1,0 +1,84 @@
+"""Scripted demonstrations of both stages on `fledgling`: what a small model is taught before it learns by itself.
+
+They are mediocre on purpose. The format is always right, and whoever follows a good scaffold solves the task; but
+which strategy a scaffold names is drawn almost without regard to the task, and so is how many turns it allows. That
+choice is what is left to learn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from envs.types import Task
+from rollout.chat import qwen3_5
+from rollout.chat.types import Chat, Reply
+from rollout.expert import task_of
+from rollout.scaffold.document import Scaffold, bounds_of
+from rollout.scripted import Say
+from rollout.sequence import TokenSequence, sequences
+from rollout.settings import RolloutSettings
+from rollout.strategies import STRATEGIES, calls_under, scaffold_of, strategy_in
+from rollout.types import Stage, Trajectory
+
+PROPOSING = "You write scaffolds."
+TURNS = (2, 3, 4, 6, 8, 12)  # that a scaffold allows: some are too few for the work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Habits:
+    """How the demonstrator chooses. `insight`: how often it takes a strategy that wins; the rest is drawn evenly."""
+
+    insight: float = 0.15
+    seed: int = 0
+
+
+def demonstrator(
+    chat: Chat, tasks: Sequence[Task], settings: RolloutSettings, habits: Habits
+) -> Callable[[tuple[int, ...]], Say]:
+    """A script for `ScriptedEngine`. The same prompt is always answered the same way."""
+
+    def say(prompt_ids: tuple[int, ...]) -> Say:
+        text = chat.decode(prompt_ids)
+        opening = text.partition(f"{qwen3_5.END}\n{qwen3_5.START}assistant")[0]
+        task, rng = task_of(text, tasks), _rng(habits, opening)
+        if PROPOSING in opening:
+            scaffold = scaffold_of(_choice(task, habits, rng), bounds_of(task, settings), rng.choice(TURNS))
+            return Say(reply=Reply(brief(scaffold), "", (), ""))
+        name = strategy_in(opening) or _choice(task, habits, rng)
+        calls, done = calls_under(name, task), text.count(str(qwen3_5.RESPONSE))
+        return Say(reply=Reply("", "", (calls[min(done, len(calls) - 1)],), ""))
+
+    return say
+
+
+def brief(scaffold: Scaffold) -> str:
+    """The document with what has no default, on one line: what a small model can be asked to write."""
+    [phase] = scaffold.orchestration.phases
+    shown = {"name": phase.name, "goal": phase.goal, "tools": phase.tools, "max_turns": phase.max_turns}
+    phases = [{**shown, "exit": phase.exit}]
+    return json.dumps({"instructions": scaffold.instructions, "orchestration": {"phases": phases}})
+
+
+def lessons(trajectories: Iterable[Trajectory]) -> Iterator[TokenSequence]:
+    """What the policy wrote in them, each scaffold once. Raises `RolloutError` for ids that break the prefix law."""
+    known: set[tuple[str, int]] = set()
+    for trajectory in trajectories:
+        key = (trajectory.group_id, trajectory.scaffold_index)
+        for sequence in sequences(trajectory.turns):
+            if sequence.stage is Stage.SOLUTION or key not in known:
+                yield sequence
+        known.add(key)
+
+
+def _choice(task: Task, habits: Habits, rng: random.Random) -> str:
+    """A strategy, almost without regard to the task."""
+    winners = [name for name, strategy in STRATEGIES.items() if task.category in strategy.wins]
+    return rng.choice(winners if winners and rng.random() < habits.insight else list(STRATEGIES))
+
+
+def _rng(habits: Habits, opening: str) -> random.Random:
+    return random.Random(f"{habits.seed}/{hashlib.sha256(opening.encode()).hexdigest()}")
