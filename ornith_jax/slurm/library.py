@@ -77,7 +77,8 @@ again() {
     id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; element=(--array="$SLURM_ARRAY_TASK_ID")
   fi
   echo "$(date +%FT%T) this job shall end before the run does: back into the queue"
-  if [ "$requeue" = 1 ]; then scontrol requeue "$id" && sleep 600; fi # Slurm ends this script meanwhile
+  # Slurm ends this script, or the sleep in it, as soon as it has taken the request.
+  if [ "$requeue" = 1 ] && scontrol requeue "$id"; then sleep 600; exit 0; fi
   sbatch --parsable "${element[@]}" --dependency=afterany:"$id" "$script" > "$run/slurm/chained/$SLURM_JOB_ID"
 }
 

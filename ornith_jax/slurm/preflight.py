@@ -20,7 +20,7 @@ from ornith_jax.slurm.node import Finding
 from ornith_jax.slurm.preamble import Job, preamble
 from ornith_jax.slurm.render import directives
 from ornith_jax.slurm.site import ROLES
-from ornith_jax.slurm.submit import cancel, run_command, state_of, write_scripts
+from ornith_jax.slurm.submit import CHECKS, cancel, run_command, state_of, write_scripts
 from rollout.run_dir import read_json, write_json
 
 JOB_MINUTES = 4
@@ -63,7 +63,7 @@ def render_preflight(job: Job, stamp: str, sandbox: str) -> dict[str, str]:
 def _script(job: Job, tier: str, part: Part | None, stamp: str, sandbox: str) -> str:
     assert part is not None
     site = job.site
-    head = directives(job, tier, part, "", tier=f"preflight-{tier}")
+    head = directives(job, tier, part, "", tier=f"{CHECKS}{tier}")
     head = [line for line in head if not line.startswith("--time=")]
     head += [f"--time={JOB_MINUTES}", "--no-requeue", f"--output={job.run}/logs/preflight-{tier}.out"]
     inside = "${container[@]}" if tier != "driver" else "$host_python"

@@ -14,6 +14,7 @@ from ornith_jax.slurm.watch import failed_file
 from rollout.run_dir import read_json, read_progress, write_json
 
 COMMAND_S = 60
+CHECKS = "preflight-"  # tiers of the preflight carry no run
 OVER = {
     *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "REVOKED"),
 }
@@ -71,8 +72,9 @@ def living(name: str) -> dict[str, str]:
         ["squeue", "--me", "--noheader", "--all", "--states=all", "--Format=JobArrayID:64,Name:256,State:32"]
     ).splitlines():
         job, job_name, state = line.split()
-        if job_name.startswith(f"{name}-") and state not in OVER:
-            found.setdefault(job_name[len(name) + 1 :], job.partition("_")[0].partition("+")[0])
+        tier = job_name.removeprefix(f"{name}-")
+        if tier != job_name and not tier.startswith(CHECKS) and state not in OVER:
+            found.setdefault(tier, job.partition("_")[0].partition("+")[0])
     return found
 
 

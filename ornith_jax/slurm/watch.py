@@ -1,6 +1,6 @@
 """Runs one role as a child, and leaves a mark that says what its end means. `python -m ornith_jax.slurm.watch ...`
 
-- SIGUSR1 or SIGTERM (Slurm wants the node back): the child gets SIGTERM, saves what it has and ends.
+- SIGUSR1 (Slurm wants the node back): the child gets SIGTERM, saves what it has and ends. So it does upon SIGTERM.
 - The run is finished (progress.json says so), or another role has failed: a child that does not end by itself in
   LEAVE_S seconds gets SIGTERM.
 - No heartbeat for `--stuck` seconds: SIGUSR1, upon which a role writes the stacks of its threads to its log; then it is
@@ -88,7 +88,8 @@ def _follow(child: subprocess.Popen[bytes], run: Path, heartbeat: Heartbeat, ask
         now = time.monotonic()
         over = over or (now if _is_finished(run) or failed_file(run).exists() else 0.0)
         if not told and (asked or (over and now - over > LEAVE_S)):
-            child.terminate()
+            if not _was_told(asked):
+                child.terminate()
             told = now
         if over and told and now - told > KILL_S:
             child.kill()
@@ -100,6 +101,11 @@ def _follow(child: subprocess.Popen[bytes], run: Path, heartbeat: Heartbeat, ask
             return not over
         time.sleep(POLL_S)
     return False
+
+
+def _was_told(asked: list[int]) -> bool:
+    """Slurm sends SIGTERM to every process of a step, and a second one would cut the child's orderly end short."""
+    return signal.SIGTERM in asked and "SLURM_JOB_ID" in os.environ
 
 
 def _is_finished(run: Path) -> bool:

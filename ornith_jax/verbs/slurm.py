@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,7 @@ def make_job(args: argparse.Namespace) -> Job:
     return Job(
         words=(word, *args.overrides),
         run=run,
-        name=f"ornith-{experiment.name}-{hashlib.sha256(str(run).encode()).hexdigest()[:6]}",
+        name=f"ornith-{re.sub('[^A-Za-z0-9]+', '-', experiment.name)}-{hashlib.sha256(str(run).encode()).hexdigest()[:6]}",
         layout=plan_layout(experiment, site),
         site=site,
     )

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,15 +75,22 @@ class Run:
         return self.job.run
 
     @staticmethod
-    def of_stubs(cluster: Cluster, folder: Path, mode: str, how: dict) -> Run:
-        """Roles are stubs (`tests.slurm_local.stub`) that go as `how` says."""
+    def of_stubs(cluster: Cluster, folder: Path, mode: str, how: dict, edits: Mapping[str, str]) -> Run:
+        """Roles are stubs (`tests.slurm_local.stub`) that go as `how` says; `edits` are made in the scripts."""
         (folder / "tiny.py").write_text(TINY)
         job = make_job(words(folder / "tiny.py", write_site(folder)))
-        files = {
-            name: text.replace("ornith_jax.cli", "tests.slurm_local.stub") for name, text in render(job, mode).items()
-        }
+        edits = {"ornith_jax.cli": "tests.slurm_local.stub", **edits}
+        files = render(job, mode)
+        for was, becomes in edits.items():
+            files = {name: text.replace(was, becomes) for name, text in files.items()}
         scripts = write_scripts(job.run, files)
         (job.run / "stub.json").write_text(json.dumps(how))
+        return Run(cluster, job, scripts, submit(job.run, job.name, scripts))
+
+    @staticmethod
+    def of_roles(cluster: Cluster, job: Job, mode: str) -> Run:
+        """The real ones."""
+        scripts = write_scripts(job.run, render(job, mode))
         return Run(cluster, job, scripts, submit(job.run, job.name, scripts))
 
     def again(self) -> dict[str, str]:
@@ -131,6 +138,10 @@ class Run:
     def log(self, name: str) -> str:
         path = self.folder / "logs" / f"{name}.out"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def copies(self) -> list[str]:
+        """Jobs that submitted themselves again."""
+        return [path.read_text().strip() for path in (self.folder / "slurm" / "chained").iterdir()]
 
     def marks(self) -> list[str]:
         """Such as learner.12.0.0.finished: role, job, restart of the job, step in it."""

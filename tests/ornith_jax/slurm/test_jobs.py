@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 def run(cluster, tmp_path):
     started = []
 
-    def start(mode: str, **how) -> Run:
-        started.append(Run.of_stubs(cluster, tmp_path, mode, how))
+    def start(mode: str, edits: dict[str, str] | None = None, **how) -> Run:
+        started.append(Run.of_stubs(cluster, tmp_path, mode, how, edits or {}))
         return started[-1]
 
     yield start
@@ -90,6 +90,18 @@ def test_preemption_and_requeue_of_either_tier_leave_the_other_alone(run, cluste
     one.restart(one.jobs["learner"])
     one.restart(f"{one.jobs['engine']}_1")
     assert "engine-0 rank 0 stops" not in one.log("engine-0")
+    assert one.copies() == [], "what was requeued was not submitted once more"
     one.finish(deadline_s=90)
     assert f"learner.{one.jobs['learner']}.1.0.finished" in one.marks(), "the learner went through the queue"
     assert any(re.fullmatch(r"engine-1\.\d+\.1\.0\.finished", mark) for mark in one.marks())
+
+
+def test_where_requeue_is_forbidden_a_copy_takes_over(run):
+    one = run("split", {"requeue=1": "requeue=0", "#SBATCH --requeue": "#SBATCH --no-requeue"}, batches=60)
+    one.until(lambda: one.batch >= 3, "it runs")
+    first = one.jobs["learner"]
+    one.cluster.run("scancel", "--batch", "--signal=USR1", first)
+    one.until(lambda: one.copies(), "the copy is submitted")
+    assert one.again() == {**one.jobs, "learner": one.copies()[0]}, "the copy is known as the run's learner"
+    one.jobs["learner"] = one.copies()[0]
+    one.until(lambda: one.folder.joinpath("slurm/marks").exists() and one.batch == 60, "the copy ends the run")
