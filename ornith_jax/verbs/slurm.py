@@ -107,11 +107,12 @@ def make_job(args: argparse.Namespace) -> Job:
     run = (args.run_dir or Path(site.run_root) / experiment.name).absolute()
     if not run.is_relative_to(site.run_root):
         raise OrnithError(f"--run: {run} is not below the site's run_root={site.run_root}, which all nodes share")
+    plain, digest = re.sub("[^A-Za-z0-9]+", "-", experiment.name), hashlib.sha256(str(run).encode()).hexdigest()
     word = str(Path(args.experiment).absolute()) if args.experiment.endswith(".py") else args.experiment
     return Job(
         words=(word, *args.overrides),
         run=run,
-        name=f"ornith-{re.sub('[^A-Za-z0-9]+', '-', experiment.name)}-{hashlib.sha256(str(run).encode()).hexdigest()[:6]}",
+        name=f"ornith-{plain}-{digest[:6]}",
         layout=plan_layout(experiment, site),
         site=site,
     )
