@@ -36,6 +36,7 @@ def join(environ: Mapping[str, str] = os.environ) -> None:
     if not coordinator:
         return
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, which asks for a checkpoint
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # on CPUs, overlapping programs can hang
     meet = functools.partial(
         jax.distributed.initialize, initialization_timeout=JOIN_S, heartbeat_timeout_seconds=LOST_S
     )

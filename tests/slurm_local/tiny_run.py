@@ -28,7 +28,7 @@ def get_config():
         engine=EngineSettings(slots=4, max_len=4096, dtype="float32", replicas=2),
         loss=LossSettings(entropy=0.01),
         optim=OptimSettings(learning_rate=1e-3),
-        train=TrainSettings(steps={steps}, seq_len=4096, rows=4, dtype="float32", checkpoint_every=4),
+        train=TrainSettings(steps={steps}, seq_len=2048, rows=4, dtype="float32", checkpoint_every=4),
     )
 """
 
