@@ -1,67 +1,153 @@
-"""First steps, end to end on a CPU: make a tiny model, convert it, run it, and give it back bit for bit.
+"""The whole loop on a bare machine: a small model learns which scaffold wins which task. `make quickstart`.
 
-What it runs: one tiny Qwen3.5-style model with random weights, in a folder of its own under `runs/`.
-On what, for how long: two CPU cores, under a minute; no network, no torch.
-What it shows: Hugging Face folder -> `ornith convert import` -> `ornith score` and greedy decoding -> `export`,
-with the log-probabilities of both forms equal and the exported files identical to the byte.
+What it runs: drills and scripted, deliberately mediocre demonstrations of five categories of `fledgling` (the warm start,
+experiments/school.py); a judge, trained and measured; held-out tasks before; self-scaffolding GRPO with real sandboxes,
+real pytest and the three-layer filter; the same held-out tasks after; `report.html`.
+On what, for how long: two CPU cores, no GPU, no network; under 20 minutes. Ctrl-C, and the same command goes on.
+What was seen: docs/quickstart.md.
 """
 
 from __future__ import annotations
 
-import shutil
+import argparse
+import json
+import os
+import socket
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from ornith_jax.experiment import Experiment, OptimSettings, TrainSettings
+from rollout.settings import EngineSettings, RolloutSettings, SuiteSettings
 
-from ornith_jax.cli import main as ornith
-from ornith_jax.convert.load import load
-from ornith_jax.convert.save_hf import save_hf
-from ornith_jax.models import decoder
-from ornith_jax.models.generate import greedy
-from ornith_jax.models.named import NAMED
-from ornith_jax.params import count, init
-
-RUN = Path("runs/first-steps")
-MODEL = "tiny-qwen3.5-moe"
+CATEGORIES = ("traceback", "spec", "search", "decoy", "state")
+JUDGE_START_S = 120.0
 
 
-def run(*words: object) -> None:
-    """One `ornith` command, as a person would type it."""
-    print(f"\n$ ornith {' '.join(map(str, words))}", flush=True)
-    if code := ornith([str(word) for word in words]):
-        sys.exit(code)
+def get_config() -> Experiment:
+    """`model` is where `python -m experiments.quickstart` leaves the warm start."""
+    return Experiment(
+        name="quickstart",
+        model="runs/quickstart/school/model",
+        suite=SuiteSettings(path="fledgling", count=360, levels=(1,), categories=CATEGORIES, heldout=0.3),
+        rollout=RolloutSettings(
+            scaffolds_per_task=4,
+            solutions_per_scaffold=2,
+            scaffold_selection="softmax",
+            fresh_share=0.5,
+            scaffold_attempts=1,
+            context_tokens=1024,
+            scaffold_tokens=192,
+            turn_tokens=128,
+            episode_tokens=1024,
+            max_turns=14,
+            turn_s=60.0,
+            episode_s=120.0,
+            group_s=300.0,
+            groups_in_flight=8,
+            groups_per_step=4,
+            max_staleness=2,
+            warm_sandboxes=4,
+        ),
+        engine=EngineSettings(slots=16, max_len=1024, dtype="float32"),
+        optim=OptimSettings(learning_rate=1e-3, weight_decay=0.0, b2=0.95),
+        train=TrainSettings(
+            steps=40,
+            seq_len=1024,
+            rows=4,
+            remat="none",
+            dtype="float32",
+            param_dtype="float32",
+            checkpoint_every=10,
+        ),
+    )
 
 
 def main() -> None:
-    shutil.rmtree(RUN, ignore_errors=True)
-    RUN.mkdir(parents=True)
-    cfg = NAMED[MODEL]
-    table = decoder.table(cfg)
-    print(f"{MODEL}: {count(table):,} parameters, {cfg.num_layers} layers, random weights -> {RUN}/hf")
-    save_hf(init(table, jax.random.key(0), cfg.dtype), cfg, RUN / "hf")
+    parser = argparse.ArgumentParser(prog="experiments.quickstart", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="the folder of everything")
+    parser.add_argument("--seed", type=int, default=0, help="of tasks, weights and sampling")
+    parser.add_argument("--steps", type=int, default=40, help="batches of reinforcement learning")
+    parser.add_argument("--tasks", type=int, default=50, help="held-out tasks, evenly over the categories")
+    parser.add_argument("--samples", type=int, default=2, help="of each held-out task")
+    parser.add_argument("--sandbox", choices=("auto", "apptainer", "bubblewrap"), default="auto")
+    parser.add_argument("--judge", default="own", help="own, none, or the URL of an OpenAI-compatible endpoint")
+    args = parser.parse_args()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    began = time.monotonic()
+    run: Path = args.run
+    words = [f"seed={args.seed}", f"suite.seed={args.seed}", f"rollout.sandbox={args.sandbox}"]
+    _say(began, "warm start: tokenizer, drills, demonstrations, lessons")
+    words.append(f"model={_module('experiments.school', run / 'school', *words)}")
+    with _judge(args.judge, run / "judge", args.seed, began) as judge:
+        words += [*judge, f"train.steps={args.steps}"]
+        asked = ["--samples", args.samples, "--tasks", args.tasks, "--out", run]
+        model = run / "school" / "model"
+        _say(began, "held-out tasks before")
+        _ornith("eval", model, "--experiment", "quickstart", *words, *asked, "--name", "before")
+        _say(began, "reinforcement learning")
+        _ornith("train", "quickstart", *words, "--run", run)
+        _say(began, "held-out tasks after")
+        _ornith("eval", run, "--experiment", "quickstart", *words, *asked, "--name", "after")
+    _ornith("compare", run / "evals" / "before.json", run / "evals" / "after.json")
+    _ornith("report", run)
+    _say(began, "done")
 
-    run("convert", "check", RUN / "hf")
-    run("convert", "import", RUN / "hf", RUN / "checkpoint")
-    run("convert", "inspect", RUN / "checkpoint")
-    tokens = np.random.default_rng(0).integers(0, cfg.vocab_size, (2, 100)).astype(np.int32)
-    np.savez(RUN / "tokens.npz", token_ids=tokens)
-    for source in ("hf", "checkpoint"):
-        run("score", RUN / source, RUN / "tokens.npz", RUN / f"{source}.npz")
-    with np.load(RUN / "hf.npz") as ours, np.load(RUN / "checkpoint.npz") as theirs:
-        np.testing.assert_array_equal(ours["logprobs"], theirs["logprobs"])
-        print(f"mean logprob {ours['logprobs'][:, 1:].mean():.4f}; both forms give the same numbers")
 
-    _, params = load(RUN / "checkpoint")
-    lengths = jnp.full((2,), 100, jnp.int32)
-    print("greedy continuation:", greedy(params, cfg, jnp.asarray(tokens), lengths, num_tokens=12).tolist())
+def _say(began: float, what: str) -> None:
+    minutes, seconds = divmod(int(time.monotonic() - began), 60)
+    print(f"\n[{minutes:2}:{seconds:02}] {what}", flush=True)
 
-    run("convert", "export", RUN / "checkpoint", RUN / "exported")
-    for file in sorted((RUN / "hf").iterdir()):
-        assert file.read_bytes() == (RUN / "exported" / file.name).read_bytes(), file.name
-        print(f"{RUN / 'exported' / file.name}: identical to the byte")
+
+def _ornith(*words: object) -> None:
+    """One `ornith` command, as a person would type it. What it says is shown; what it ends with is our end."""
+    shown = [str(word) for word in words]
+    print(f"$ ornith {' '.join(shown)}", flush=True)
+    code = subprocess.run([sys.executable, "-m", "ornith_jax.cli", *shown], check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def _module(name: str, folder: Path, *words: str) -> Path:
+    code = subprocess.run([sys.executable, "-m", name, str(folder), *words], check=False).returncode
+    if code:
+        sys.exit(code)
+    return folder / "model"
+
+
+@contextmanager
+def _judge(choice: str, folder: Path, seed: int, began: float) -> Iterator[list[str]]:
+    """The settings of a judge that answers for as long as the context is open."""
+    if choice != "own":
+        yield [f"rollout.judge={choice}"]
+        return
+    _say(began, "a judge: trained on honest and gaming work, measured on cases that it has not seen")
+    _ornith("judge", "train", folder, "--seed", seed)
+    card = folder / "serving.json"
+    port = json.loads(card.read_text())["url"].split(":")[2].split("/")[0] if card.exists() else _free_port()
+    card.unlink(missing_ok=True)
+    serve = ["judge", "serve", str(folder / "model"), "--port", str(port), "--card", str(card)]
+    server = subprocess.Popen([sys.executable, "-m", "ornith_jax.cli", *serve])
+    try:
+        until = time.monotonic() + JUDGE_START_S
+        while not card.exists():
+            if server.poll() is not None or time.monotonic() > until:
+                sys.exit("the judge did not start; see above")
+            time.sleep(0.1)
+        found = json.loads(card.read_text())
+        yield [f"rollout.judge={found['url']}", f"rollout.judge_model={found['model']}"]
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ TURNS = (2, 3, 4, 6, 8, 12)  # that a scaffold allows: some are too few for the 
 class Habits:
     """How the demonstrator chooses. `insight`: how often it takes a strategy that wins; the rest is drawn evenly."""
 
-    insight: float = 0.15
+    insight: float = 0.3
     seed: int = 0
 
 

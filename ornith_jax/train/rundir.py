@@ -28,7 +28,14 @@ LOCK = "lock"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # as parallel file systems may answer
 # A restart may change these: where it runs, how long, and how often it saves. Everything else would be another run.
 MAY_CHANGE = (
-    *("mesh", "train.steps", "train.checkpoint_every", "train.keep_checkpoints", "train.keep_versions"),
+    *(
+        "mesh",
+        "train.steps",
+        "train.checkpoint_every",
+        "train.keep_checkpoints",
+        "train.keep_versions",
+        "rollout.judge",
+    ),
     *("engine.slots", "engine.replicas", "engine.urls", "engine.tensor_parallel", "rollout.warm_sandboxes"),
 )
 

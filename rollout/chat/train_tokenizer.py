@@ -35,8 +35,8 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
     r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-PLAIN_SPLIT = r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+|\s+"
-"""For small models: a word is the same token wherever it stands, so that copying it needs no second spelling."""
+PLAIN_SPLIT = r"\p{L}+|\p{N}+|[^\s\p{L}\p{N}]+|\s+"
+"""For small models: a word or a number is the same token wherever it stands: copying needs no second spelling."""
 PYTEST = """
 =================================== FAILURES ===================================
 ________________________________ test_add_count ________________________________
