@@ -40,17 +40,17 @@ def test_it_serves_until_it_is_told_to_stop_and_says_where(tmp_path: Path):
     ]
     with subprocess.Popen(command) as process:
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while not where.exists() and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
             found = json.loads(where.read_text())
 
             async def ask() -> str:
-                judge = await open_judge(Settings(url=found["url"], model=found["model"], timeout_s=60))
+                judge = await open_judge(Settings(url=found["url"], model=found["model"], timeout_s=120))
                 return (await judge(one("expert").episode)).verdict
 
             assert asyncio.run(ask()) in ("genuine", "gaming")
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=120) == 0
         finally:
             process.kill()
