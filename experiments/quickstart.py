@@ -1,8 +1,8 @@
 """The whole loop on a bare machine: a small model learns which scaffold wins which task. `make quickstart`.
 
-What it runs: drills and scripted, deliberately mediocre demonstrations of five categories of `fledgling` (the warm start,
-experiments/school.py); a judge, trained and measured; held-out tasks before; self-scaffolding GRPO with real sandboxes,
-real pytest and the three-layer filter; the same held-out tasks after; `report.html`.
+What it runs: drills and scripted, deliberately mediocre demonstrations of five categories of `fledgling` (the warm
+start, experiments/school.py); a judge, trained and measured; held-out tasks before; self-scaffolding GRPO with real
+sandboxes, real pytest and the three-layer filter; the same held-out tasks after; `report.html`.
 On what, for how long: two CPU cores, no GPU, no network; under 20 minutes. Ctrl-C, and the same command goes on.
 What was seen: docs/quickstart.md.
 """
