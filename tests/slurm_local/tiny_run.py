@@ -22,13 +22,13 @@ def get_config():
         suite=SuiteSettings(count=30),
         rollout=RolloutSettings(
             arm=Arm.NONE, scaffolds_per_task=1, solutions_per_scaffold=2, turn_tokens=8, max_turns=2,
-            context_tokens=4096, episode_tokens=64, groups_in_flight=4, groups_per_step=2, max_staleness=2,
+            context_tokens=2048, episode_tokens=64, groups_in_flight=4, groups_per_step=2, max_staleness=2,
             warm_sandboxes=2, sandbox="bubblewrap",
         ),
         engine=EngineSettings(slots=4, max_len=4096, dtype="float32", replicas=2),
         loss=LossSettings(entropy=0.01),
         optim=OptimSettings(learning_rate=1e-3),
-        train=TrainSettings(steps={steps}, seq_len=2048, rows=4, dtype="float32", checkpoint_every=4),
+        train=TrainSettings(steps={steps}, seq_len=2048, rows=4, dtype="float32", checkpoint_every=2),
     )
 """
 

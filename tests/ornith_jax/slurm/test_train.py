@@ -24,8 +24,8 @@ from tests.slurm_local import tiny_run
 from tests.slurm_local.runs import ROOT, Run, words, write_site
 
 pytestmark = pytest.mark.slow
-STEPS = 6
-DEADLINE_S = 400  # on a busy machine
+STEPS = 4
+DEADLINE_S = 600  # on a busy machine
 
 
 @pytest.fixture(scope="module")
