@@ -81,7 +81,7 @@ def test_a_wrong_setting_ends_all_tiers_and_says_why_and_a_new_submission_begins
 
 
 def test_preemption_and_requeue_of_either_tier_leave_the_other_alone(run, cluster):
-    one = run("split", batches=150)
+    one = run("split", batches=60)
     one.until(lambda: one.batch >= 3 and "engine-1" in one.log("engine-1"), "it runs")
     node = cluster.run("squeue", "-h", "-r", "-j", f"{one.jobs['engine']}_1", "-o", "%N")
     cluster.run("sbatch", "-p", "urgent", "-w", node, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
@@ -97,11 +97,11 @@ def test_preemption_and_requeue_of_either_tier_leave_the_other_alone(run, cluste
 
 
 def test_where_requeue_is_forbidden_a_copy_takes_over(run):
-    one = run("split", {"requeue=1": "requeue=0", "#SBATCH --requeue": "#SBATCH --no-requeue"}, batches=60)
+    one = run("split", {"requeue=1": "requeue=0", "#SBATCH --requeue": "#SBATCH --no-requeue"}, batches=30)
     one.until(lambda: one.batch >= 3, "it runs")
     first = one.jobs["learner"]
     one.cluster.run("scancel", "--batch", "--signal=USR1", first)
     one.until(lambda: one.copies(), "the copy is submitted")
     assert one.again() == {**one.jobs, "learner": one.copies()[0]}, "the copy is known as the run's learner"
     one.jobs["learner"] = one.copies()[0]
-    one.until(lambda: one.folder.joinpath("slurm/marks").exists() and one.batch == 60, "the copy ends the run")
+    one.until(lambda: one.folder.joinpath("slurm/marks").exists() and one.batch == 30, "the copy ends the run")
