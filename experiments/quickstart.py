@@ -1,6 +1,6 @@
 """The whole loop on a bare machine: a small model learns which scaffold wins which task. `make quickstart`.
 
-What it runs: drills and scripted, deliberately mediocre demonstrations of five categories of `fledgling` (the warm
+What it runs: drills and scripted, deliberately mediocre demonstrations of four categories of `fledgling` (the warm
 start, experiments/school.py); a judge, trained and measured; held-out tasks before; self-scaffolding GRPO with real
 sandboxes, real pytest and the three-layer filter; the same held-out tasks after; `report.html`.
 On what, for how long: two CPU cores, no GPU, no network; under 20 minutes. Ctrl-C, and the same command goes on.
@@ -23,7 +23,7 @@ from pathlib import Path
 from ornith_jax.experiment import Experiment, OptimSettings, TrainSettings
 from rollout.settings import EngineSettings, RolloutSettings, SuiteSettings
 
-CATEGORIES = ("traceback", "spec", "search", "decoy", "state")
+CATEGORIES = ("traceback", "search", "decoy", "state")
 JUDGE_START_S = 120.0
 
 
@@ -47,15 +47,15 @@ def get_config() -> Experiment:
             turn_s=60.0,
             episode_s=120.0,
             group_s=300.0,
-            groups_in_flight=8,
-            groups_per_step=4,
+            groups_in_flight=12,
+            groups_per_step=8,
             max_staleness=2,
             warm_sandboxes=4,
         ),
-        engine=EngineSettings(slots=16, max_len=1024, dtype="float32"),
-        optim=OptimSettings(learning_rate=1e-3, weight_decay=0.0, b2=0.95),
+        engine=EngineSettings(slots=24, max_len=1024, dtype="float32"),
+        optim=OptimSettings(learning_rate=5e-4, weight_decay=0.0, b2=0.95),
         train=TrainSettings(
-            steps=40,
+            steps=30,
             seq_len=1024,
             rows=4,
             remat="none",
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="experiments.quickstart", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="the folder of everything")
     parser.add_argument("--seed", type=int, default=0, help="of tasks, weights and sampling")
-    parser.add_argument("--steps", type=int, default=40, help="batches of reinforcement learning")
+    parser.add_argument("--steps", type=int, default=30, help="batches of reinforcement learning")
     parser.add_argument("--tasks", type=int, default=50, help="held-out tasks, evenly over the categories")
     parser.add_argument("--samples", type=int, default=2, help="of each held-out task")
     parser.add_argument("--sandbox", choices=("auto", "apptainer", "bubblewrap"), default="auto")

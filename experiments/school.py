@@ -46,7 +46,7 @@ from rollout.suite import load_suite
 from rollout.types import Arm
 
 VOCAB_SIZE = 1536
-DRILL_STEPS, LESSON_STEPS = 700, 900
+DRILL_STEPS, LESSON_STEPS = 700, 1000
 SHARES = {Arm.SELF: 1.0, Arm.FIXED: 0.3, Arm.NONE: 0.3}  # of the tasks that are shown under each arm
 
 
