@@ -5,11 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 SGLANG := .sglang
 
-.PHONY: quickstart sandbox test check clean
+.PHONY: quickstart first-steps sandbox test check clean
 .DELETE_ON_ERROR:
 
-quickstart: $(VENV)/.core
-	$(BIN)/python -m experiments.quickstart
+quickstart: sandbox
+	$(BIN)/python -m experiments.quickstart $(QUICKSTART)
+
+first-steps: $(VENV)/.core
+	$(BIN)/python -m experiments.first_steps
 
 # The programs and the base image for untrusted code (root, about two minutes once; the tests do the same by themselves).
 sandbox: $(VENV)/.core

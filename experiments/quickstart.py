@@ -24,6 +24,8 @@ from ornith_jax.experiment import Experiment, OptimSettings, TrainSettings
 from rollout.settings import EngineSettings, RolloutSettings, SuiteSettings
 
 CATEGORIES = ("traceback", "search", "decoy", "state")
+SHORT = ("suite.categories=decoy,state", "suite.count=160")
+SHORT_LESSONS = 500
 JUDGE_START_S = 120.0
 
 
@@ -74,14 +76,17 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=50, help="held-out tasks, evenly over the categories")
     parser.add_argument("--samples", type=int, default=2, help="of each held-out task")
     parser.add_argument("--sandbox", choices=("auto", "apptainer", "bubblewrap"), default="auto")
+    parser.add_argument("--short", action="store_true", help="two categories and fewer lessons: minutes, for CI")
     parser.add_argument("--judge", default="own", help="own, none, or the URL of an OpenAI-compatible endpoint")
     args = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     began = time.monotonic()
     run: Path = args.run
     words = [f"seed={args.seed}", f"suite.seed={args.seed}", f"rollout.sandbox={args.sandbox}"]
+    words += list(SHORT) if args.short else []
     _say(began, "warm start: tokenizer, drills, demonstrations, lessons")
-    words.append(f"model={_module('experiments.school', run / 'school', *words)}")
+    _run("experiments.school", run / "school", *words, *(["--lessons", SHORT_LESSONS] if args.short else []))
+    words.append(f"model={run / 'school' / 'model'}")
     with _judge(args.judge, run / "judge", args.seed, began) as judge:
         words += [*judge, f"train.steps={args.steps}"]
         asked = ["--samples", args.samples, "--tasks", args.tasks, "--out", run]
@@ -103,19 +108,16 @@ def _say(began: float, what: str) -> None:
 
 
 def _ornith(*words: object) -> None:
-    """One `ornith` command, as a person would type it. What it says is shown; what it ends with is our end."""
-    shown = [str(word) for word in words]
-    print(f"$ ornith {' '.join(shown)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "ornith_jax.cli", *shown], check=False).returncode
-    if code:
-        sys.exit(code)
+    """One `ornith` command, as a person would type it."""
+    print(f"$ ornith {' '.join(map(str, words))}", flush=True)
+    _run("ornith_jax.cli", *words)
 
 
-def _module(name: str, folder: Path, *words: str) -> Path:
-    code = subprocess.run([sys.executable, "-m", name, str(folder), *words], check=False).returncode
+def _run(module: str, *words: object) -> None:
+    """What it says is shown; when it fails, so do we."""
+    code = subprocess.run([sys.executable, "-m", module, *map(str, words)], check=False).returncode
     if code:
         sys.exit(code)
-    return folder / "model"
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The warm start of the quickstart: a small model learns both stages' form from scripted, mediocre demonstrations.
 
-    python -m experiments.school FOLDER [field=value ...]      # FOLDER/model is the policy to improve
+    python -m experiments.school FOLDER [--lessons N] [field=value ...]      # FOLDER/model is the policy to improve
 
     tokenizer ─► drills (repeat what stands above) ─► demonstrations, played in real sandboxes ─► a policy to improve
 
@@ -9,15 +9,16 @@ Each part lies in a folder of its own and is skipped when it is there, so the sa
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
+from tokenizers import Tokenizer
 
 from envs.tools import schemas
 from envs.types import Episode, Outcome, Task, Verdict
@@ -33,7 +34,8 @@ from rollout.chat.chat import load_chat
 from rollout.chat.pieces import Pieces
 from rollout.chat.types import Reply
 from rollout.collect import collect
-from rollout.demonstrate import Habits, demonstrator, lessons
+from rollout.demonstrate import Habits, demonstrator
+from rollout.demonstrate import lessons as lessons_of
 from rollout.published import newest
 from rollout.scaffold.defaults import bare_scaffold, default_scaffold
 from rollout.scaffold.document import bounds_of
@@ -46,19 +48,30 @@ from rollout.suite import load_suite
 from rollout.types import Arm
 
 VOCAB_SIZE = 1536
-DRILL_STEPS, LESSON_STEPS = 700, 1000
+DRILLS, LESSONS = 700, 1000  # updates
 SHARES = {Arm.SELF: 1.0, Arm.FIXED: 0.3, Arm.NONE: 0.3}  # of the tasks that are shown under each arm
 
 
 def main() -> None:
-    folder, words = Path(sys.argv[1]), sys.argv[2:]
-    experiment = load("quickstart", words)
+    parser = argparse.ArgumentParser(prog="experiments.school", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="field=value", help="of the experiment quickstart")
+    parser.add_argument("--lessons", type=int, default=LESSONS, help="updates on the demonstrations")
+    args = parser.parse_args()
+    experiment = load("quickstart", args.overrides)
     train, _ = load_suite(experiment.suite)
-    print(warm_start(folder, train, experiment))
+    print(warm_start(args.folder, train, experiment, lessons=args.lessons))
 
 
-def warm_start(folder: Path, tasks: Sequence[Task], experiment: Experiment, habits: Habits | None = None) -> Path:
-    """`folder`/model, which has learned the form; made if it is not there yet."""
+def warm_start(
+    folder: Path,
+    tasks: Sequence[Task],
+    experiment: Experiment,
+    *,
+    habits: Habits | None = None,
+    lessons: int = LESSONS,
+) -> Path:
+    """`folder`/model, which has learned the form in so many updates; made if it is not there yet."""
     if (folder / "model").exists():
         return folder / "model"
     seed, habits = experiment.seed, habits or Habits(seed=experiment.seed)
@@ -71,12 +84,12 @@ def warm_start(folder: Path, tasks: Sequence[Task], experiment: Experiment, habi
         _random_model(start, vocab_size, tokenizer, seed)
     drills, demos = folder / "drills.npz", folder / "demonstrations.npz"
     if not drills.exists():
-        _save(drills, drill_sequences(vocab_size, DRILL_STEPS * 32, seed))
-    drilled = _sft(folder / "drill", start, drills, experiment, steps=DRILL_STEPS, seq_len=256, rows=4)
+        _save(drills, drill_sequences(vocab_size, DRILLS * 32, seed))
+    drilled = _sft(folder / "drill", start, drills, experiment, steps=DRILLS, seq_len=256, rows=4)
     if not demos.exists():
         asyncio.run(_demonstrate(folder, tokenizer, tasks, experiment, habits))
         _save(demos, _lessons(folder))
-    learned = _sft(folder / "lessons", drilled, demos, experiment, steps=LESSON_STEPS, seq_len=768, rows=2)
+    learned = _sft(folder / "lessons", drilled, demos, experiment, steps=lessons, seq_len=768, rows=2)
     (folder / "model").symlink_to(learned.relative_to(folder))
     return folder / "model"
 
@@ -127,7 +140,7 @@ def drill_sequences(vocab_size: int, count: int, seed: int) -> Iterator[tuple[np
         yield np.array(ids[:32], np.int32), np.array(mask[:32])
 
 
-def _tokenizer(tasks: Sequence[Task], settings: RolloutSettings) -> object:
+def _tokenizer(tasks: Sequence[Task], settings: RolloutSettings) -> Tokenizer:
     """Fixed lines of prompts and calls are one token each; what a strategy says is not, it is to be written."""
     lines = train_tokenizer.fixed_lines(list(_texts(tasks[:150], settings)))
     said = tuple(strategy.instructions for strategy in STRATEGIES.values())
@@ -188,7 +201,8 @@ async def _ungraded(episode: Episode) -> Verdict:
 
 def _lessons(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for arm in SHARES:
-        for sequence in lessons(Trajectories(folder / arm.value / "trajectories")):
+        played = Trajectories(folder / arm.value / "trajectories")
+        for sequence in lessons_of(played[index] for index in range(len(played))):
             yield sequence.token_ids, sequence.loss_mask
 
 
