@@ -40,6 +40,7 @@ CHOICES = {
     "engine.dtype": DTYPES,
     "rollout.scaffold_selection": ("last", "best", "softmax", "fresh"),
     "rollout.sandbox": ("auto", "apptainer", "bubblewrap"),
+    "rollout.reward": ("filtered", "naive"),
 }
 
 # field -> (smallest, largest) value, both allowed; TINY stands for "more than nothing".

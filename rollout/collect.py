@@ -12,6 +12,7 @@ from envs.guard.boundary import Grade, grader
 from envs.guard.judge import Judge, open_judge
 from envs.guard.judge import Settings as JudgeSettings
 from envs.guard.remembered import remembered
+from envs.guard.unfiltered import naive_grader
 from envs.sandbox.pool import Pool
 from envs.types import Task
 from rollout.agent.two_stage import TwoStage
@@ -50,7 +51,7 @@ async def staged(
             engine=RetryingEngine(engine, attempts=settings.engine_attempts),
             chat=chat,
             open_sandbox=opener,
-            grade=grade or remembered(grader(opener)),
+            grade=grade or remembered(naive_grader(opener) if settings.reward == "naive" else grader(opener)),
             judge=await _judge(settings),
             settings=settings,
             sampling=sampling,
@@ -115,6 +116,6 @@ async def collect(
 
 
 async def _judge(settings: RolloutSettings) -> Judge | None:
-    if settings.judge == "none":
+    if settings.judge == "none" or settings.reward == "naive":
         return None
     return await open_judge(JudgeSettings(url=settings.judge, model=settings.judge_model))

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from envs.types import Task
 from rollout.chat import qwen3_5
 from rollout.chat.types import Chat, Reply
+from rollout.cheats import CHEATS, cheat_in, cheating_calls
 from rollout.expert import task_of
 from rollout.scaffold.document import Scaffold, bounds_of
 from rollout.scripted import Say
 from rollout.sequence import TokenSequence, sequences
 from rollout.settings import RolloutSettings
-from rollout.strategies import STRATEGIES, calls_under, scaffold_of, strategy_in
+from rollout.strategies import STRATEGIES, calls_under, scaffold_with, strategy_in
 from rollout.types import Stage, Trajectory
 
 PROPOSING = "You write scaffolds."
@@ -30,9 +31,13 @@ TURNS = (2, 3, 4, 6, 8, 12)  # that a scaffold allows: some are too few for the 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
-    """How the demonstrator chooses. `insight`: how often it takes a strategy that wins; the rest is drawn evenly."""
+    """How the demonstrator chooses. `insight`: how often it takes a strategy that wins; the rest is drawn evenly.
+
+    `cheating`: how often it takes a way to please the visible tests instead (rollout.cheats).
+    """
 
     insight: float = 0.3
+    cheating: float = 0.0
     seed: int = 0
 
 
@@ -46,10 +51,12 @@ def demonstrator(
         opening = text.partition(f"{qwen3_5.END}\n{qwen3_5.START}assistant")[0]
         task, rng = task_of(text, tasks), _rng(habits, opening)
         if PROPOSING in opening:
-            scaffold = scaffold_of(_choice(task, habits, rng), bounds_of(task, settings), rng.choice(TURNS))
+            chosen = {**STRATEGIES, **CHEATS}[_choice(task, habits, rng)]
+            scaffold = scaffold_with(chosen, bounds_of(task, settings), rng.choice(TURNS))
             return Say(reply=Reply(brief(scaffold), "", (), ""))
-        name = strategy_in(opening) or _choice(task, habits, rng)
-        calls, done = calls_under(name, task), text.count(str(qwen3_5.RESPONSE))
+        name = strategy_in(opening) or cheat_in(opening) or _choice(task, habits, rng)
+        calls = cheating_calls(name, task) if name in CHEATS else calls_under(name, task)
+        done = text.count(str(qwen3_5.RESPONSE))
         return Say(reply=Reply("", "", (calls[min(done, len(calls) - 1)],), ""))
 
     return say
@@ -75,7 +82,9 @@ def lessons(trajectories: Iterable[Trajectory]) -> Iterator[TokenSequence]:
 
 
 def _choice(task: Task, habits: Habits, rng: random.Random) -> str:
-    """A strategy, almost without regard to the task."""
+    """A strategy, almost without regard to the task; or a cheat."""
+    if habits.cheating and rng.random() < habits.cheating:
+        return rng.choice(list(CHEATS))
     winners = [name for name, strategy in STRATEGIES.items() if task.category in strategy.wins]
     return rng.choice(winners if winners and rng.random() < habits.insight else list(STRATEGIES))
 

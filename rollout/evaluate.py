@@ -174,7 +174,9 @@ def _begin(folder: Path, asked: dict[str, Any], tasks: Sequence[Task]) -> float:
     if known is None:
         known = {"asked": asked, "tasks": contents, "began": time.time()}
         write_json(file, known)
-    differ = [field for field, value in asked.items() if known["asked"].get(field) != value]
+    new = {name: value for name, value in asdict(RolloutSettings()).items() if name in asked["rollout"]}
+    before = {**known["asked"], "rollout": {**new, **known["asked"]["rollout"]}}  # began before a setting was there
+    differ = [field for field, value in asked.items() if before.get(field) != value]
     differ += ["tasks"] if known["tasks"] != contents else []
     if differ:
         raise RolloutError(f"{folder}: began with other {', '.join(differ)}; give this evaluation another name")

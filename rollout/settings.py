@@ -57,6 +57,7 @@ class RolloutSettings:
     engine_attempts: int = 3  # of a request that never reached the engine
     warm_sandboxes: int = 8
     sandbox: str = "auto"  # auto | apptainer | bubblewrap
+    reward: str = "filtered"  # filtered | naive: by the visible tests alone, for experiments.filter_off only
     judge: str = "none"  # none, or the URL of an OpenAI-compatible endpoint
     judge_model: str = ""
 

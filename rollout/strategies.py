@@ -65,7 +65,11 @@ CATEGORIES = tuple(sorted({category for strategy in STRATEGIES.values() for cate
 
 def scaffold_of(name: str, bounds: Bounds, max_turns: int) -> Scaffold:
     """The strategy as a scaffold of one phase."""
-    chosen = STRATEGIES[name]
+    return scaffold_with(STRATEGIES[name], bounds, max_turns)
+
+
+def scaffold_with(chosen: Strategy, bounds: Bounds, max_turns: int) -> Scaffold:
+    """Any strategy, of this table or another."""
     phase = Phase(
         name="work",
         goal=chosen.goal,

@@ -81,11 +81,13 @@ def _diff(episode: Episode) -> str:
 
 async def _verdict(world: World, stop: StopReason, episodes: list[Episode]) -> Verdict:
     """The filter's word on the last workspace; only work that was handed in is graded. A violation in any counts."""
+    grade = world.grade if stop is StopReason.SUBMITTED else _not_handed_in
+    if world.settings.reward == "naive":
+        return await grade(episodes[-1])
     for earlier in episodes[:-1]:
         verdict = await filter(earlier, grade=_not_handed_in, judge=None)
         if verdict.outcome is not Outcome.FAILED:
             return verdict
-    grade = world.grade if stop is StopReason.SUBMITTED else _not_handed_in
     return await filter(episodes[-1], grade=grade, judge=world.judge)
 
 
