@@ -54,7 +54,7 @@ def get_config() -> Experiment:
             max_staleness=2,
             warm_sandboxes=4,
         ),
-        engine=EngineSettings(slots=24, max_len=1024, dtype="float32"),
+        engine=EngineSettings(slots=8, max_len=1024, dtype="float32"),
         optim=OptimSettings(learning_rate=5e-4, weight_decay=0.0, b2=0.95),
         train=TrainSettings(
             steps=30,
