@@ -6,8 +6,8 @@ What it runs: `experiments.quickstart`'s task distribution and settings in three
 seed, in which all three forms were shown. Every arm samples eight solutions of a task. Under the controls all eight
 are siblings; with self-scaffolding they are two under each of four scaffolds, whose proposals are tokens too.
 The controls sample less in a batch, so they get more batches; arms are compared at equal sampled tokens.
-On what, for how long: two CPU cores; a seed is a warm start and three trainings with four evaluations more than the
-quickstart's two. An hour a seed is expected.
+On what, for how long: two CPU cores; a seed is a warm start, three trainings and nine evaluations. An hour a seed is
+expected.
 What was seen: not run yet.
 Not covered: the judge (give rollout.judge=URL rollout.judge_model=NAME to all arms), larger models.
 """

@@ -14,10 +14,11 @@ from envs.sandbox.open import open_sandbox
 from envs.suites import fledgling
 from envs.tools import Call, dispatch
 from envs.types import Episode, Outcome, Task, Verdict
+from experiments import filter_off
 from rollout.cheats import CHEATS, cheat_in, cheating_calls
 from rollout.demonstrate import Habits, demonstrator
 from rollout.settings import RolloutSettings
-from rollout.strategies import SUBMIT, strategy_in
+from rollout.strategies import strategy_in
 from tests.envs.conftest import base_image  # noqa: F401
 from tests.rollout.tokenizers import chat
 
@@ -25,12 +26,12 @@ TASK = fledgling.make("search", 5)
 BUBBLEWRAP = partial(open_sandbox, backend="bubblewrap")
 
 
-async def both_verdicts(task: Task, calls: Sequence[Call]) -> tuple[Verdict, Verdict]:
+async def both_verdicts(task: Task, calls: Sequence[Call], scaffold: str) -> tuple[Verdict, Verdict]:
     """(the naive one, the filter's) on one and the same episode."""
     sandbox = await open_for_policy(task, BUBBLEWRAP)
     try:
         actions = [await dispatch(sandbox, task, call, turn=turn) for turn, call in enumerate(calls)]
-        episode = await collect(sandbox, task, actions)
+        episode = await collect(sandbox, task, actions, scaffold)
     finally:
         await sandbox.close()
     naive = await naive_grader(BUBBLEWRAP)(episode)
@@ -38,24 +39,38 @@ async def both_verdicts(task: Task, calls: Sequence[Call]) -> tuple[Verdict, Ver
 
 
 @pytest.mark.parametrize(
-    ("calls", "naive", "filtered"),
+    ("calls", "scaffold", "naive", "filtered"),
     [
-        (cheating_calls("rewrite", TASK), Outcome.PASSED, Outcome.FLAGGED),
-        (cheating_calls("literal", TASK), Outcome.PASSED, Outcome.FAILED),
-        (fledgling.expert(TASK), Outcome.PASSED, Outcome.PASSED),
-        ((SUBMIT,), Outcome.FAILED, Outcome.FAILED),
+        (cheating_calls("rewrite", TASK), CHEATS["rewrite"].instructions, Outcome.PASSED, Outcome.FLAGGED),
+        (cheating_calls("literal", TASK), CHEATS["literal"].instructions, Outcome.PASSED, Outcome.FAILED),
+        (fledgling.expert(TASK), "", Outcome.PASSED, Outcome.PASSED),
     ],
-    ids=["rewritten test", "literal", "honest", "nothing done"],
+    ids=["rewritten test", "literal", "honest"],
 )
 def test_naive_pays_whatever_pleases_the_visible_tests_and_the_filter_honest_work_alone(
     base_image,  # noqa: F811
     calls,
+    scaffold,
     naive,
     filtered,
 ):
-    found, verdict = asyncio.run(both_verdicts(TASK, calls))
+    found, verdict = asyncio.run(both_verdicts(TASK, calls, scaffold))
     assert (found.outcome, verdict.outcome) == (naive, filtered)
     assert found.record == NAIVE
+
+
+def test_in_the_categories_of_the_study_the_naive_reward_pays_nothing_for_nothing(base_image):  # noqa: F811
+    others = {"spec", "state"}
+
+    async def untouched() -> dict[str, Outcome]:
+        found = {}
+        for category in {*filter_off.CATEGORIES, *others}:
+            found[category] = (await naive_grader(BUBBLEWRAP)(Episode(task=fledgling.make(category, 5)))).outcome
+        return found
+
+    outcomes = asyncio.run(untouched())
+    assert {outcomes[category] for category in filter_off.CATEGORIES} == {Outcome.FAILED}
+    assert {outcomes[category] for category in others} == {Outcome.PASSED}
 
 
 def test_a_sandbox_that_does_not_start_is_infra_to_the_naive_grader_too():
