@@ -180,7 +180,7 @@ def test_what_is_no_request_for_a_verdict_is_refused_in_one_line(reader: Reader)
 LEARN = """
 import sys
 from pathlib import Path
-from ornith_jax.judge.train import train_judge
+from ornith_jax.judge.train import Recipe, train_judge
 from rollout.judging.labelled import Sizes
 train_judge(Path(sys.argv[1]), 0, Recipe(sizes=Sizes(train=1300, validation=60, heldout=60, unseen=10), steps=120))
 """

@@ -1,5 +1,5 @@
 """The rendered scripts on a real Slurm (22.05 on Debian 12), around roles that are stubs: what the scripts themselves
-promise. `test_train.py` runs the real roles.
+promise. `train_on_slurm.py` runs the real roles.
 """
 
 import re
