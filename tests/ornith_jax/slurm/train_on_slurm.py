@@ -1,8 +1,8 @@
 """`ornith slurm` with the real roles on a real Slurm: two learner processes of two devices each, two engines, real
 sandboxes. What happens to a run that is disturbed everywhere, and what it then is.
 
-Not in CI: it was tried twice, on a machine under a load of 25 to 44, and timed out both times. Until it has been seen to
-pass on an idle one, run it by name: `pytest -n 0 tests/ornith_jax/slurm/train_on_slurm.py`.
+Not in CI: it was tried twice, on a machine under a load of 25 to 44, and timed out both times. Until it has been seen
+to pass on an idle one, run it by name: `pytest -n 0 tests/ornith_jax/slurm/train_on_slurm.py`.
 """
 
 import json
