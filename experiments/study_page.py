@@ -116,7 +116,7 @@ def _training(
     for colour, (arm, values) in enumerate(arms.items()):
         x, y = binned(values)
         series.append(Series(name=arm, x=x, y=y, colour=colour))
-    return lines(series, name=name, x_label=x_label, shown=form)
+    return lines(series, name=name, x_label=x_label, shown=form, y_range=(0, 1) if form is share else None)
 
 
 def binned(values: Mapping[Any, float], bins: int = BINS) -> tuple[list[float], list[float]]:
