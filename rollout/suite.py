@@ -26,7 +26,7 @@ def load_suite(settings: SuiteSettings) -> tuple[list[Task], list[Task]]:
         try:
             tasks = fledgling.generate(settings.seed, settings.count, settings.levels, categories)
         except TaskError as error:
-            raise RolloutError(f"suite: {error}") from None
+            raise RolloutError(f"suite.categories, suite.levels: {error}") from None
     else:
         try:
             tasks = load_tasks(Path(settings.path), Places())

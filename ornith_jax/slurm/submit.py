@@ -44,14 +44,15 @@ def submit(run: Path, name: str, scripts: list[Path]) -> dict[str, str]:
     Args:
         name: that the jobs of this run, and of no other, begin with.
     Raises:
-        OrnithError: sbatch refuses a script (its words), the run is finished, or another `ornith slurm` is at it.
+        OrnithError: sbatch refuses a script (its words), the run is finished, has failed and its jobs have not ended yet,
+            or another `ornith slurm` is at it.
     """
     progress = read_progress(run)
     if progress is not None and progress.is_finished:
         raise OrnithError(f"{run}: is finished, after batch {progress.batch}; give another --run for a new one")
     with _alone(run):
-        failed_file(run).unlink(missing_ok=True)
         alive = living(name)
+        _forget_failure(run, alive)
         jobs: dict[str, str] = dict(read_json(run / "slurm" / "jobs.json") or {})
         _check_mode(run, alive, {path.stem for path in scripts})
         for path in scripts:
@@ -88,6 +89,15 @@ def state_of(job: str) -> str:
 
 def cancel(job: str) -> None:
     run_command(["scancel", job])
+
+
+def _forget_failure(run: Path, alive: Mapping[str, str]) -> None:
+    """A job of a run that failed ends by itself, or has lost elements already: it cannot carry the next submission."""
+    failed = failed_file(run)
+    if failed.exists() and alive:
+        jobs = ", ".join(f"{number} ({tier})" for tier, number in sorted(alive.items()))
+        raise OrnithError(f"{run}: failed, {failed.read_text().strip()}; its jobs {jobs} still end: wait, or scancel them")
+    failed.unlink(missing_ok=True)
 
 
 def _check_mode(run: Path, alive: Mapping[str, str], wanted: set[str]) -> None:

@@ -56,7 +56,7 @@ def test_errors_are_one_line(tmp_path, capsys):
     (tmp_path / "e.py").write_text(EXPERIMENT)
     experiment, words = str(tmp_path / "e.py"), ["--run", str(tmp_path / "run")]
     assert main(["rollout", experiment, "suite.categories=nonsense", *words]) == 2
-    assert "suite.categories: no task is of 'nonsense'" in capsys.readouterr().err
+    assert "suite.categories, suite.levels: fledgling has no category 'nonsense'" in capsys.readouterr().err
     assert main(["rollout", experiment, *words, "--weights", str(tmp_path / "nowhere")]) == 2
     assert "no such folder; name one with --weights" in capsys.readouterr().err
     assert main(["rollout", experiment, *words, "--engine", "sglang"]) == 2

@@ -196,7 +196,7 @@ def test_a_third_of_the_recipe_already_tells_gaming_from_honest_work(tmp_path: P
     subprocess.run([sys.executable, "-c", LEARN, str(tmp_path / "judge")], env=environ, check=True, timeout=400)
     card = read_card(tmp_path / "judge" / "model")
     assert card.recall.value > 0.5
-    assert card.false_vetoes.value < 0.1
+    assert card.false_vetoes.value < 0.2
 
 
 def test_cases_of_these_tests_are_read_in_one_to_a_few_windows(reader: Reader):

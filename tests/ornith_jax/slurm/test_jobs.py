@@ -71,7 +71,10 @@ def test_a_role_that_hangs_shows_its_stacks_and_runs_again_within_the_bound(run)
 
 def test_a_wrong_setting_ends_all_tiers_and_says_why_and_a_new_submission_begins_again(run):
     one = run("split", batches=10_000, refuse="driver")
-    one.until(lambda: all("FAILED" in states for states in one.states().values()), "all jobs fail")
+    one.until(lambda: any("FAILED" in states for states in one.states().values()), "the driver's job fails")
+    with pytest.raises(OrnithError, match=r"failed, driver on n.*still end: wait, or scancel"):
+        one.again()
+    one.until(lambda: all(set(states) == {"FAILED"} for states in one.states().values()), "all jobs fail")
     assert "driver on n" in (one.folder / "slurm/FAILED").read_text()
     (one.folder / "stub.json").write_text('{"batches": 1}')
     before = one.jobs
