@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from rollout.settings import EngineSettings, RolloutSettings, SuiteSettings
 
 CATEGORIES = ("traceback", "search", "decoy", "state")
 SHORT = ("suite.categories=decoy,state", "suite.count=160")
-SHORT_LESSONS = 500
+SHORT_LESSONS, SHORT_JUDGE = 400, 110  # updates
 JUDGE_START_S = 120.0
 
 
@@ -87,7 +87,8 @@ def main() -> None:
     _say(began, "warm start: tokenizer, drills, demonstrations, lessons")
     _run("experiments.school", run / "school", *words, *(["--lessons", SHORT_LESSONS] if args.short else []))
     words.append(f"model={run / 'school' / 'model'}")
-    with _judge(args.judge, run / "judge", args.seed, began) as judge:
+    trained = ["--seed", args.seed, *(["--updates", SHORT_JUDGE] if args.short else [])]
+    with _judge(args.judge, run / "judge", trained, began) as judge:
         words += [*judge, f"train.steps={args.steps}"]
         asked = ["--samples", args.samples, "--tasks", args.tasks, "--out", run]
         model = run / "school" / "model"
@@ -121,13 +122,13 @@ def _run(module: str, *words: object) -> None:
 
 
 @contextmanager
-def _judge(choice: str, folder: Path, seed: int, began: float) -> Iterator[list[str]]:
+def _judge(choice: str, folder: Path, trained: Sequence[object], began: float) -> Iterator[list[str]]:
     """The settings of a judge that answers for as long as the context is open."""
     if choice != "own":
         yield [f"rollout.judge={choice}"]
         return
     _say(began, "a judge: trained on honest and gaming work, measured on cases that it has not seen")
-    _ornith("judge", "train", folder, "--seed", seed)
+    _ornith("judge", "train", folder, *trained)
     card = folder / "serving.json"
     port = json.loads(card.read_text())["url"].split(":")[2].split("/")[0] if card.exists() else _free_port()
     card.unlink(missing_ok=True)

@@ -48,7 +48,7 @@ from rollout.suite import load_suite
 from rollout.types import Arm
 
 VOCAB_SIZE = 1536
-DRILLS, LESSONS = 700, 1000  # updates
+DRILLS, LESSONS = 800, 700  # updates; copying comes all at once, after 450 to 600 drills, at a rate that does not decay
 SHARES = {Arm.SELF: 1.0, Arm.FIXED: 0.3, Arm.NONE: 0.3}  # of the tasks that are shown under each arm
 
 
@@ -85,11 +85,11 @@ def warm_start(
     drills, demos = folder / "drills.npz", folder / "demonstrations.npz"
     if not drills.exists():
         _save(drills, drill_sequences(vocab_size, DRILLS * 32, seed))
-    drilled = _sft(folder / "drill", start, drills, experiment, steps=DRILLS, seq_len=256, rows=4)
+    drilled = _sft(folder / "drill", start, drills, experiment, steps=DRILLS, seq_len=256, rows=4, decay=False)
     if not demos.exists():
         asyncio.run(_demonstrate(folder, tokenizer, tasks, experiment, habits))
         _save(demos, _lessons(folder))
-    learned = _sft(folder / "lessons", drilled, demos, experiment, steps=lessons, seq_len=768, rows=2)
+    learned = _sft(folder / "lessons", drilled, demos, experiment, steps=lessons, seq_len=768, rows=2, decay=True)
     (folder / "model").symlink_to(learned.relative_to(folder))
     return folder / "model"
 
@@ -218,7 +218,9 @@ def _save(path: Path, sequences: Iterator[tuple[np.ndarray, np.ndarray]]) -> Non
     part.rename(path)
 
 
-def _sft(run: Path, model: Path, data: Path, experiment: Experiment, *, steps: int, seq_len: int, rows: int) -> Path:
+def _sft(
+    run: Path, model: Path, data: Path, experiment: Experiment, *, steps: int, seq_len: int, rows: int, decay: bool
+) -> Path:
     """Supervised training, unless it is done; the published folder."""
     if (found := newest(run / "weights")) is None:
         settings = replace(
@@ -226,7 +228,11 @@ def _sft(run: Path, model: Path, data: Path, experiment: Experiment, *, steps: i
             name=run.name,
             model=str(model),
             optim=OptimSettings(
-                learning_rate=3e-3, warmup_steps=20, decay_steps=steps, final_fraction=0.05, weight_decay=0.01
+                learning_rate=3e-3,
+                warmup_steps=20,
+                decay_steps=steps if decay else 0,
+                final_fraction=0.05,
+                weight_decay=0.01,
             ),
             train=TrainSettings(
                 steps=steps,

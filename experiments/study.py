@@ -4,6 +4,7 @@
     RUN/seed0/before/evals/      held-out tasks before training, by rollout.arm
     RUN/seed0/ARM/               a run of `ornith train`; its evaluations are in evals/
     RUN/study.json, study.html   what came of it (experiments.study_results, experiments.study_page)
+    RUN/figures/                 its charts
 
 Everything is a command of `ornith` in a process of its own, one after the other; what is done is skipped, so the same
 call goes on after an interruption. All published versions are kept until they are evaluated.
@@ -32,6 +33,7 @@ from experiments.study_page import render
 from experiments.study_results import affordable, collect, seed_costs, table, version_after
 from ornith_jax.experiment import load
 from rollout.demonstrate import Habits
+from rollout.report.figures import write_figures
 from rollout.run_dir import read_json, read_progress, write_json
 from rollout.suite import load_suite
 from rollout.types import Trajectory
@@ -111,9 +113,10 @@ def report(study: Study, run: Path) -> str:
     """Write study.json and study.html of what is there by now; the table for people."""
     found = collect(run, study.experiment, study.question, study.baseline, _parents(study), study.marks)
     write_json(run / "study.json", found)
-    partial = run / ".study.html.partial"
-    partial.write_text(render(found), encoding="utf-8")
+    page, partial = render(found), run / ".study.html.partial"
+    partial.write_text(page, encoding="utf-8")
     partial.replace(run / "study.html")
+    write_figures(page, run / "figures")
     return table(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jax
@@ -35,6 +35,12 @@ class Recipe:
     rows: int = 4
     seq_len: int = 512
     learning_rate: float = 5e-3
+
+
+def recipe_of(updates: int) -> Recipe:
+    """The recipe in so many updates, on as many fewer cases. Fewer make a worse judge."""
+    sizes = replace(Sizes(), train=round(Sizes().train * updates / Recipe().steps))
+    return Recipe(sizes=sizes, steps=updates)
 
 
 def train_judge(folder: Path, seed: int, recipe: Recipe | None = None) -> JudgeCard:

@@ -44,8 +44,8 @@ def submit(run: Path, name: str, scripts: list[Path]) -> dict[str, str]:
     Args:
         name: that the jobs of this run, and of no other, begin with.
     Raises:
-        OrnithError: sbatch refuses a script (its words), the run is finished, has failed and its jobs have not ended yet,
-            or another `ornith slurm` is at it.
+        OrnithError: sbatch refuses a script (its words), the run is finished, it has failed and its jobs have not ended
+            yet, or another `ornith slurm` is at it.
     """
     progress = read_progress(run)
     if progress is not None and progress.is_finished:
@@ -96,7 +96,8 @@ def _forget_failure(run: Path, alive: Mapping[str, str]) -> None:
     failed = failed_file(run)
     if failed.exists() and alive:
         jobs = ", ".join(f"{number} ({tier})" for tier, number in sorted(alive.items()))
-        raise OrnithError(f"{run}: failed, {failed.read_text().strip()}; its jobs {jobs} still end: wait, or scancel them")
+        why = failed.read_text().strip()
+        raise OrnithError(f"{run}: failed, {why}; its jobs {jobs} still end: wait, or scancel them")
     failed.unlink(missing_ok=True)
 
 

@@ -17,6 +17,7 @@ def add_parser(verbs: Any) -> None:
     verb = verbs.add_parser("train", help="train and measure one on the labelled set; FOLDER/model serves")
     verb.add_argument("folder", type=Path, metavar="FOLDER")
     verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--updates", type=int, default=340, metavar="N", help="fewer are faster, and a worse judge (340)")
     verb.set_defaults(run=_train)
 
     verb = verbs.add_parser("serve", help="answer as an OpenAI-compatible server; set rollout.judge=URL/v1")
@@ -28,12 +29,14 @@ def add_parser(verbs: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from ornith_jax.judge.train import train_judge
+    from ornith_jax.judge.train import recipe_of, train_judge
     from rollout.errors import RolloutError
     from rollout.judging.card import render
 
+    if args.updates < 1:
+        raise OrnithError(f"--updates: {args.updates} is less than 1")
     try:
-        print(render(train_judge(args.folder, args.seed)))
+        print(render(train_judge(args.folder, args.seed, recipe_of(args.updates))))
     except RolloutError as error:
         raise OrnithError(str(error)) from None
 

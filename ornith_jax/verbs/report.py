@@ -20,6 +20,7 @@ def add_parser(verbs: Any) -> None:
     verb.add_argument(
         "--sample", type=int, default=24, metavar="N", help="passing trajectories laid out for review (24)"
     )
+    verb.add_argument("--figures", type=Path, metavar="DIR", help="the charts as SVG files too")
     verb.add_argument("--live", action="store_true", help="serve it on this machine, refreshed as the run goes on")
     verb.add_argument("--port", type=int, default=0, help="of --live (default: any free one)")
     verb.add_argument("--take", type=Path, metavar="FILE", help="merge decisions that the page gave for download")
@@ -28,6 +29,7 @@ def add_parser(verbs: Any) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from rollout.errors import RolloutError
+    from rollout.report.figures import write_figures
     from rollout.report.gather import Reader
     from rollout.report.learning import result
     from rollout.report.live import serve
@@ -47,5 +49,7 @@ def _run(args: argparse.Namespace) -> None:
             return
         out = args.out or args.folder / "report.html"
         print(f"{result(write(reader, out, sample=args.sample))}\n{out}")
+        if args.figures:
+            print(f"{len(write_figures(out.read_text(encoding='utf-8'), args.figures))} figures in {args.figures}")
     except RolloutError as error:
         raise OrnithError(str(error)) from None

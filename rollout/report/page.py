@@ -11,9 +11,9 @@ from rollout.report import drift, filtering, happened, head, learning, policy, r
 from rollout.report.gather import Reader, Run
 from rollout.report.html import Html, tag
 from rollout.report.script import SCRIPT
-from rollout.report.style import COLOURS, OUTCOMES, STYLE
+from rollout.report.style import CHARTS, COLOURS, OUTCOMES, PAGE, PALETTE
 
-LOOK = STYLE + COLOURS + OUTCOMES
+LOOK = PALETTE + PAGE + CHARTS + COLOURS + OUTCOMES
 
 
 def render(reader: Reader, run: Run, *, sample: int = review.SAMPLE, stamp: str | None = None) -> str:

@@ -1,6 +1,6 @@
 """The look of the page: light or dark as the reader's system says, and on paper."""
 
-STYLE = """
+PALETTE = """
 :root { color-scheme: light dark;
   --bg: #fbfaf7; --card: #ffffff; --ink: #23262c; --soft: #666b75; --rule: #e5e2da; --fill: #f3f1ec; --on: #ffffff;
   --alarm: #9c3d0a; --alarm-bg: #fdf0e4; --plus: #1c6b3c; --plus-bg: #e6f4ea; --minus: #a03028; --minus-bg: #fbe9e7;
@@ -11,6 +11,22 @@ STYLE = """
   --alarm: #f2a671; --alarm-bg: #33241a; --plus: #7fd19b; --plus-bg: #1b2f23; --minus: #f0958d; --minus-bg: #38211f;
   --c0: #6fa8e0; --c1: #ec8a5e; --c2: #62c193; --c3: #cdaa5c; --c4: #ab8fdc; --c5: #e07fa6; --c6: #6cc0da;
   --c7: #b3b573; } }
+"""
+CHARTS = """
+svg text { fill: var(--soft); font-size: 10.5px; font-variant-numeric: tabular-nums; }
+svg .in { fill: var(--on); font-size: 14px; font-weight: 600; }
+.grid { stroke: var(--rule); }
+.line { fill: none; stroke: currentColor; stroke-width: 1.7; stroke-linejoin: round; }
+.band { fill: currentColor; opacity: 0.16; }
+.point { fill: currentColor; }
+.whisker { stroke: currentColor; stroke-width: 1.4; }
+.dot, .tie { color: var(--c0); fill: currentColor; stroke: currentColor; }
+.dot { stroke: none; }
+.dot.faint { opacity: 0.4; }
+.tie.faint { opacity: 0.16; }
+.tie.marked { stroke-width: 2; }
+"""
+PAGE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 0 24px 80px; max-width: 1060px; background: var(--bg); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
@@ -41,18 +57,6 @@ figcaption { margin-bottom: 4px; font-size: 13.5px; font-weight: 600; overflow-w
 .legend { display: flex; flex-wrap: wrap; gap: 2px 16px; margin: 2px 0 6px; color: var(--soft); font-size: 12.5px; }
 .legend i { display: inline-block; width: 10px; height: 10px; margin-right: 6px; border-radius: 2px; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
-svg text { fill: var(--soft); font-size: 10.5px; font-variant-numeric: tabular-nums; }
-svg .in { fill: var(--on); font-size: 14px; font-weight: 600; }
-.grid { stroke: var(--rule); }
-.line { fill: none; stroke: currentColor; stroke-width: 1.7; stroke-linejoin: round; }
-.band { fill: currentColor; opacity: 0.16; }
-.point { fill: currentColor; }
-.whisker { stroke: currentColor; stroke-width: 1.4; }
-.dot, .tie { color: var(--c0); fill: currentColor; stroke: currentColor; }
-.dot { stroke: none; }
-.dot.faint { opacity: 0.4; }
-.tie.faint { opacity: 0.16; }
-.tie.marked { stroke-width: 2; }
 table { border-collapse: collapse; margin: 6px 0 10px; font-size: 13px; }
 caption { padding: 10px 0 4px; font-weight: 600; text-align: left; white-space: nowrap; }
 th, td { padding: 4px 18px 4px 0; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top; }

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +26,7 @@ from ornith_jax.judge.server import MODEL, Server
 from ornith_jax.judge.train import train_judge
 from ornith_jax.models import decoder
 from ornith_jax.params import init
-from rollout.judging.card import PARTS, JudgeCard, read_card
+from rollout.judging.card import PARTS, JudgeCard
 from rollout.judging.labelled import lines_of
 from rollout.judging.windows import CLEAN, SUSPECT, control, windows
 from tests.ornith_jax.judge.small import SMALL
@@ -175,28 +172,6 @@ def test_what_is_no_request_for_a_verdict_is_refused_in_one_line(reader: Reader)
         return said
 
     assert "only the request for a verdict" in serving(reader, work)[0]
-
-
-LEARN = """
-import sys
-from pathlib import Path
-from ornith_jax.judge.train import Recipe, train_judge
-from rollout.judging.labelled import Sizes
-train_judge(Path(sys.argv[1]), 0, Recipe(sizes=Sizes(train=1300, validation=60, heldout=60, unseen=10), steps=120))
-"""
-
-
-@pytest.mark.slow
-def test_a_third_of_the_recipe_already_tells_gaming_from_honest_work(tmp_path: Path):
-    """Floors far below what was measured (docs/filter.md); a judge that learned nothing vetoes nothing or anything.
-
-    In a process of its own: the compiler's optimisations are off in this one.
-    """
-    environ = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    subprocess.run([sys.executable, "-c", LEARN, str(tmp_path / "judge")], env=environ, check=True, timeout=400)
-    card = read_card(tmp_path / "judge" / "model")
-    assert card.recall.value > 0.5
-    assert card.false_vetoes.value < 0.2
 
 
 def test_cases_of_these_tests_are_read_in_one_to_a_few_windows(reader: Reader):
