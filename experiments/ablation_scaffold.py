@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from experiments import quickstart
+from experiments.school import EVERY_ARM
 from experiments.study import Study, StudyArm, main
 from ornith_jax.experiment import Experiment
 
@@ -32,6 +33,7 @@ STUDY = Study(
     },
     baseline="fixed",
     points=2,
+    shares=EVERY_ARM,
 )
 
 

@@ -57,7 +57,7 @@ def get_config() -> Experiment:
         engine=EngineSettings(slots=8, max_len=1024, dtype="float32"),
         optim=OptimSettings(learning_rate=5e-4, weight_decay=0.0, b2=0.95),
         train=TrainSettings(
-            steps=30,
+            steps=26,
             seq_len=1024,
             rows=4,
             remat="none",
@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="experiments.quickstart", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="the folder of everything")
     parser.add_argument("--seed", type=int, default=0, help="of tasks, weights and sampling")
-    parser.add_argument("--steps", type=int, default=30, help="batches of reinforcement learning")
+    parser.add_argument("--steps", type=int, default=26, help="batches of reinforcement learning")
     parser.add_argument("--tasks", type=int, default=50, help="held-out tasks, evenly over the categories")
     parser.add_argument("--samples", type=int, default=2, help="of each held-out task")
     parser.add_argument("--sandbox", choices=("auto", "apptainer", "bubblewrap"), default="auto")

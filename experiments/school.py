@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,8 +48,9 @@ from rollout.suite import load_suite
 from rollout.types import Arm
 
 VOCAB_SIZE = 1536
-DRILLS, LESSONS = 800, 700  # updates; copying comes all at once, after 450 to 600 drills, at a rate that does not decay
-SHARES = {Arm.SELF: 1.0, Arm.FIXED: 0.3, Arm.NONE: 0.3}  # of the tasks that are shown under each arm
+DRILLS, LESSONS = 800, 900  # updates; copying comes all at once, after 450 to 600 drills, at a rate that does not decay
+SELF = {Arm.SELF: 1.0}  # shares of the tasks that are shown under each arm
+EVERY_ARM = {Arm.SELF: 1.0, Arm.FIXED: 0.3, Arm.NONE: 0.3}
 
 
 def main() -> None:
@@ -69,9 +70,13 @@ def warm_start(
     experiment: Experiment,
     *,
     habits: Habits | None = None,
+    shares: Mapping[Arm, float] = SELF,
     lessons: int = LESSONS,
 ) -> Path:
-    """`folder`/model, which has learned the form in so many updates; made if it is not there yet."""
+    """`folder`/model, which has learned the form in so many updates; made if it is not there yet.
+
+    What an arm is not shown, it cannot do: a warm start for the controls needs `EVERY_ARM`, and is a little worse.
+    """
     if (folder / "model").exists():
         return folder / "model"
     seed, habits = experiment.seed, habits or Habits(seed=experiment.seed)
@@ -87,8 +92,8 @@ def warm_start(
         _save(drills, drill_sequences(vocab_size, DRILLS * 32, seed))
     drilled = _sft(folder / "drill", start, drills, experiment, steps=DRILLS, seq_len=256, rows=4, decay=False)
     if not demos.exists():
-        asyncio.run(_demonstrate(folder, tokenizer, tasks, experiment, habits))
-        _save(demos, _lessons(folder))
+        asyncio.run(_demonstrate(folder, tokenizer, tasks, experiment, habits, shares))
+        _save(demos, _lessons(folder, shares))
     learned = _sft(folder / "lessons", drilled, demos, experiment, steps=lessons, seq_len=768, rows=2, decay=True)
     (folder / "model").symlink_to(learned.relative_to(folder))
     return folder / "model"
@@ -172,11 +177,16 @@ def _random_model(folder: Path, vocab_size: int, tokenizer: Path, seed: int) -> 
 
 
 async def _demonstrate(
-    folder: Path, tokenizer: Path, tasks: Sequence[Task], experiment: Experiment, habits: Habits
+    folder: Path,
+    tokenizer: Path,
+    tasks: Sequence[Task],
+    experiment: Experiment,
+    habits: Habits,
+    shares: Mapping[Arm, float],
 ) -> None:
     """Real episodes in real sandboxes. Nobody learns from their outcome, so they are not graded."""
     chat = load_chat(tokenizer, "qwen3_5")
-    for arm, share in SHARES.items():
+    for arm, share in shares.items():
         shown = tasks[: max(1, round(share * len(tasks)))]
         settings = replace(
             experiment.rollout, arm=arm, scaffolds_per_task=2, solutions_per_scaffold=1, max_staleness=0, judge="none"
@@ -199,8 +209,8 @@ async def _ungraded(episode: Episode) -> Verdict:
     return Verdict(outcome=Outcome.FAILED, record={"grade": "a demonstration"})
 
 
-def _lessons(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for arm in SHARES:
+def _lessons(folder: Path, arms: Iterable[Arm]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for arm in arms:
         played = Trajectories(folder / arm.value / "trajectories")
         for sequence in lessons_of(played[index] for index in range(len(played))):
             yield sequence.token_ids, sequence.loss_mask

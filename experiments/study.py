@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from experiments.school import warm_start
+from experiments.school import SELF, warm_start
 from experiments.study_page import render
 from experiments.study_results import affordable, collect, seed_costs, table, version_after
 from ornith_jax.experiment import load
@@ -36,7 +36,7 @@ from rollout.demonstrate import Habits
 from rollout.report.figures import write_figures
 from rollout.run_dir import read_json, read_progress, write_json
 from rollout.suite import load_suite
-from rollout.types import Trajectory
+from rollout.types import Arm, Trajectory
 
 FRESH = 1000  # added to suite.seed for held-out tasks
 
@@ -60,6 +60,7 @@ class Study:
     baseline: str  # the arm that the others are compared with
     points: int = 1  # evaluations of each arm after training began, at even shares of the tokens
     habits: Habits | None = None  # of the demonstrator; None: those of the quickstart
+    shares: Mapping[Arm, float] = field(default_factory=lambda: SELF)  # of the tasks that are demonstrated, by arm
     marks: Mapping[str, Callable[[Trajectory], bool]] = field(default_factory=dict)
 
 
@@ -165,7 +166,8 @@ def _school(one: Seed) -> Path:
         train, _ = load_suite(experiment.suite)
         habits = one.study.habits and replace(one.study.habits, seed=one.seed)
         process = multiprocessing.get_context("spawn").Process
-        child = process(target=warm_start, args=(folder, train, experiment), kwargs={"habits": habits})
+        how = {"habits": habits, "shares": one.study.shares}
+        child = process(target=warm_start, args=(folder, train, experiment), kwargs=how)
         child.start()
         child.join()
         if child.exitcode:

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import RolloutError
-from rollout.judging.card import LOWEST, Count, JudgeCard, choose_thresholds, is_vetoed, read_card, render, write_card
+from rollout.judging.card import (
+    LOWEST,
+    MARGIN,
+    Count,
+    JudgeCard,
+    choose_thresholds,
+    is_vetoed,
+    read_card,
+    render,
+    write_card,
+)
 from rollout.judging.labelled import Case
 from tests.rollout.judging.requests import one, some
 
@@ -23,12 +33,22 @@ def of(*work: float) -> list[dict[str, float]]:
     return [{"scaffold": 0.2, "work": chance} for chance in work]
 
 
-def test_a_threshold_spares_honest_work_and_is_no_lower_than_a_half():
+def odds(chance: float) -> float:
+    return math.log(chance / (1 - chance))
+
+
+def test_a_threshold_stands_above_honest_work_and_a_half_by_the_margin():
     found = choose_thresholds(parts(50, 50), of(*[0.1] * 49, 0.8, *[0.9] * 50))
-    assert 0.8 < found["work"] < 0.801  # one of 50 would be 2 %
-    assert found["scaffold"] == LOWEST
-    assert choose_thresholds(parts(50, 50), of(*[0.1] * 50, *[0.9] * 50))["work"] == LOWEST
-    assert choose_thresholds(parts(200, 1), of(*[0.1] * 198, 0.97, 0.98, 0.5))["work"] == LOWEST  # two are allowed
+    assert odds(found["work"]) == pytest.approx(odds(0.8) + MARGIN)  # one of 50 would be 2 %
+    assert odds(found["scaffold"]) == pytest.approx(odds(LOWEST) + MARGIN)
+    assert choose_thresholds(parts(50, 50), of(*[0.1] * 50, *[0.9] * 50))["work"] == found["scaffold"]
+    two_are_allowed = choose_thresholds(parts(200, 1), of(*[0.1] * 198, 0.97, 0.98, 0.5))
+    assert two_are_allowed["work"] == found["scaffold"]
+
+
+def test_a_judge_that_is_certain_of_honest_work_vetoes_nothing():
+    found = choose_thresholds(parts(50, 50), of(*[0.1] * 49, 1.0, *[1.0] * 50))
+    assert not is_vetoed({"scaffold": 0.2, "work": 1.0}, found)
 
 
 def test_either_part_can_carry_a_veto():
