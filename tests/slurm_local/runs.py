@@ -6,15 +6,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ornith_jax.cli import main
 from ornith_jax.slurm.preamble import Job
 from ornith_jax.slurm.render import render
 from ornith_jax.slurm.submit import submit, write_scripts
 from ornith_jax.verbs.slurm import make_job
-from rollout.run_dir import read_progress
+from rollout.run_dir import read_json, read_progress
 from tests.slurm_local.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +79,7 @@ class Run:
     def of_stubs(cluster: Cluster, folder: Path, mode: str, how: dict, edits: Mapping[str, str]) -> Run:
         """Roles are stubs (`tests.slurm_local.stub`) that go as `how` says; `edits` are made in the scripts."""
         (folder / "tiny.py").write_text(TINY)
-        job = make_job(words(folder / "tiny.py", write_site(folder)))
+        job = make_job(args_of(str(folder / "tiny.py"), write_site(folder)))
         edits = {"ornith_jax.cli": "tests.slurm_local.stub", **edits}
         files = render(job, mode)
         for was, becomes in edits.items():
@@ -88,10 +89,12 @@ class Run:
         return Run(cluster, job, scripts, submit(job.run, job.name, scripts))
 
     @staticmethod
-    def of_roles(cluster: Cluster, job: Job, mode: str) -> Run:
-        """The real ones."""
-        scripts = write_scripts(job.run, render(job, mode))
-        return Run(cluster, job, scripts, submit(job.run, job.name, scripts))
+    def of_roles(cluster: Cluster, folder: Path, words: Sequence[str], site: Path, mode: str) -> Run:
+        """The real ones, as people start them: `ornith slurm WORDS`."""
+        asked = ["slurm", *words, "--site", str(site), "--run", str(folder), "--mode", mode]
+        assert main(asked) == 0
+        job = make_job(args_of(words[0], site, *words[1:], run=folder))
+        return Run(cluster, job, sorted((folder / "slurm").glob("*.sbatch")), read_json(folder / "slurm" / "jobs.json"))
 
     def again(self) -> dict[str, str]:
         return submit(self.job.run, self.job.name, self.scripts)
@@ -154,6 +157,6 @@ class Run:
         )
 
 
-def words(experiment: Path, site: Path, *overrides: str, run: Path | None = None) -> argparse.Namespace:
+def args_of(experiment: str, site: Path, *overrides: str, run: Path | None = None) -> argparse.Namespace:
     """What the command line would hold."""
-    return argparse.Namespace(experiment=str(experiment), overrides=list(overrides), site=site, run_dir=run)
+    return argparse.Namespace(experiment=experiment, overrides=list(overrides), site=site, run_dir=run)

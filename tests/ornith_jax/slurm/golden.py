@@ -8,7 +8,7 @@ from pathlib import Path
 from ornith_jax.slurm.preamble import Job
 from ornith_jax.slurm.render import render
 from ornith_jax.verbs.slurm import make_job
-from tests.slurm_local.runs import words
+from tests.slurm_local.runs import args_of
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = Path(__file__).parent / "golden"
@@ -45,7 +45,7 @@ def sites() -> dict[str, str]:
 def job_of(case: str, folder: Path) -> Job:
     _, _, experiment, overrides, topology = CASES[case]
     (folder / "site.toml").write_text(sites()["gpu" if topology.startswith("h200") else "tpu"])
-    args = words(Path(experiment), folder / "site.toml", *overrides)
+    args = args_of(experiment, folder / "site.toml", *overrides)
     return make_job(args)
 
 

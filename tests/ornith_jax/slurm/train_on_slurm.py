@@ -1,4 +1,4 @@
-"""`ornith slurm` with the real roles on a real Slurm: two learner processes of two devices each, two engines, real
+"""`ornith slurm quickstart` on a real Slurm: two learner processes of two devices each, two engines, real
 sandboxes. What happens to a run that is disturbed everywhere, and what it then is.
 
 Not in CI: it was tried twice, on a machine under a load of 25 to 44, and timed out both times. Until it has been seen
@@ -19,12 +19,11 @@ import pytest
 
 from envs.sandbox.images import store
 from ornith_jax.train.metrics import read
-from ornith_jax.verbs.slurm import make_job
 from rollout.run_dir import plans, read_json
 from rollout.store.index import Index
 from tests.envs.conftest import base_image  # noqa: F401
 from tests.slurm_local import tiny_run
-from tests.slurm_local.runs import ROOT, Run, words, write_site
+from tests.slurm_local.runs import ROOT, Run, write_site
 
 pytestmark = pytest.mark.slow
 STEPS = 4
@@ -33,10 +32,10 @@ DEADLINE_S = 600  # on a busy machine
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, base_image):  # noqa: F811
-    """Model, experiment and site; scratch where the account of the sandboxes may enter."""
+    """Overrides and site; scratch where the account of the sandboxes may enter."""
     folder, scratch = tmp_path_factory.mktemp("project"), Path(tempfile.mkdtemp(prefix="ornith-scratch-"))
     scratch.chmod(0o755)
-    experiment = tiny_run.make(folder, STEPS)
+    overrides = tiny_run.make(folder)
     lines = {
         f'scratch = "{folder}/scratch"': f'scratch = "{scratch}"\nimages = "{store()}"',
         "setup = [": 'setup = ["export XLA_FLAGS=--xla_backend_optimization_level=0", ',
@@ -48,14 +47,14 @@ def project(tmp_path_factory, base_image):  # noqa: F811
             text = text.replace(was, becomes)
         return text
 
-    yield experiment, write_site(folder, stuck_s=300, change=change)
+    yield overrides, write_site(folder, stuck_s=300, change=change)
     shutil.rmtree(scratch)
 
 
-def start(project, cluster, name: str, mode: str, *overrides: str) -> Run:
-    experiment, site = project
-    job = make_job(words(experiment, site, *overrides, run=experiment.parent / "shared" / name))
-    return Run.of_roles(cluster, job, mode)
+def start(project, cluster, name: str, mode: str, steps: int) -> Run:
+    overrides, site = project
+    words = ["quickstart", *overrides, f"train.steps={steps}"]
+    return Run.of_roles(cluster, site.parent / "shared" / name, words, site, mode)
 
 
 def kill(run: Run, name: str) -> None:
@@ -65,7 +64,7 @@ def kill(run: Run, name: str) -> None:
 
 def test_a_run_that_is_disturbed_everywhere_is_the_run_that_was_not(project, cluster):
     """Preempted, every role killed; then one process trains alone on the same plans, and comes by the same losses."""
-    run = start(project, cluster, "split", "split")
+    run = start(project, cluster, "split", "split", STEPS)
     try:
         run.until(lambda: run.batch >= 1, "the first batch", DEADLINE_S)
         kill(run, "engine-0")
@@ -116,7 +115,7 @@ def learn_alone(run: Path, copy: Path) -> list[dict]:
 
 
 def test_het_mode_carries_a_run_to_its_end(project, cluster):
-    run = start(project, cluster, "het", "het", "train.steps=2")
+    run = start(project, cluster, "het", "het", 2)
     try:
         run.finish(DEADLINE_S)
     finally:
