@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
+from envs.suites.split import content_hash
 from envs.tools import schemas
 from envs.types import Episode, Outcome, Task, Verdict
 from ornith_jax.config import AttentionConfig, GatedDeltaConfig, ModelConfig
@@ -41,7 +42,7 @@ from rollout.scaffold.defaults import bare_scaffold, default_scaffold
 from rollout.scaffold.document import bounds_of
 from rollout.scaffold.prompt import proposal_prompt
 from rollout.scripted import ScriptedEngine
-from rollout.settings import RolloutSettings, SamplingSettings
+from rollout.settings import RolloutSettings, SamplingSettings, SuiteSettings
 from rollout.store.reader import Trajectories
 from rollout.strategies import STRATEGIES, calls_under, scaffold_of
 from rollout.suite import load_suite
@@ -49,6 +50,7 @@ from rollout.types import Arm
 
 VOCAB_SIZE = 1536
 DRILLS, LESSONS = 800, 900  # updates; copying comes all at once, after 450 to 600 drills, at a rate that does not decay
+LESSONS_SEED = 500  # added to suite.seed for the tasks of the demonstrations
 SELF = {Arm.SELF: 1.0}  # shares of the tasks that are shown under each arm
 EVERY_ARM = {Arm.SELF: 1.0, Arm.FIXED: 0.3, Arm.NONE: 0.3}
 
@@ -60,8 +62,17 @@ def main() -> None:
     parser.add_argument("--lessons", type=int, default=LESSONS, help="updates on the demonstrations")
     args = parser.parse_args()
     experiment = load("quickstart", args.overrides)
-    train, _ = load_suite(experiment.suite)
-    print(warm_start(args.folder, train, experiment, lessons=args.lessons))
+    print(warm_start(args.folder, lesson_tasks(experiment.suite), experiment, lessons=args.lessons))
+
+
+def lesson_tasks(suite: SuiteSettings) -> list[Task]:
+    """Tasks that no run of this suite trains on or is measured on.
+
+    What was demonstrated on a task is soon known by heart: there, all scaffolds of a group would be the same one.
+    """
+    own = {content_hash(task) for part in load_suite(suite) for task in part}
+    found, _ = load_suite(replace(suite, seed=suite.seed + LESSONS_SEED))
+    return [task for task in found if content_hash(task) not in own]
 
 
 def warm_start(

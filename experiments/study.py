@@ -28,14 +28,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from experiments.school import SELF, warm_start
+from experiments.school import SELF, lesson_tasks, warm_start
 from experiments.study_page import render
 from experiments.study_results import affordable, collect, seed_costs, table, version_after
 from ornith_jax.experiment import load
 from rollout.demonstrate import Habits
 from rollout.report.figures import write_figures
 from rollout.run_dir import read_json, read_progress, write_json
-from rollout.suite import load_suite
 from rollout.types import Arm, Trajectory
 
 FRESH = 1000  # added to suite.seed for held-out tasks
@@ -163,11 +162,11 @@ def _school(one: Seed) -> Path:
     folder = one.folder / "school"
     if not (folder / "model").exists():
         experiment = load(one.study.experiment, [*one.common, *one.words])
-        train, _ = load_suite(experiment.suite)
+        tasks = lesson_tasks(experiment.suite)
         habits = one.study.habits and replace(one.study.habits, seed=one.seed)
         process = multiprocessing.get_context("spawn").Process
         how = {"habits": habits, "shares": one.study.shares}
-        child = process(target=warm_start, args=(folder, train, experiment), kwargs=how)
+        child = process(target=warm_start, args=(folder, tasks, experiment), kwargs=how)
         child.start()
         child.join()
         if child.exitcode:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -44,13 +45,15 @@ class Habits:
 def demonstrator(
     chat: Chat, tasks: Sequence[Task], settings: RolloutSettings, habits: Habits
 ) -> Callable[[tuple[int, ...]], Say]:
-    """A script for `ScriptedEngine`. The same prompt is always answered the same way."""
+    """A script for `ScriptedEngine`. Asked for a scaffold once more, it chooses anew; it works always the same way."""
+    proposed: Counter[str] = Counter()
 
     def say(prompt_ids: tuple[int, ...]) -> Say:
         text = chat.decode(prompt_ids)
         opening = text.partition(f"{qwen3_5.END}\n{qwen3_5.START}assistant")[0]
-        task, rng = task_of(text, tasks), _rng(habits, opening)
+        task, rng = task_of(text, tasks), _rng(habits, f"{proposed[opening]}/{opening}")
         if PROPOSING in opening:
+            proposed[opening] += 1
             chosen = {**STRATEGIES, **CHEATS}[_choice(task, habits, rng)]
             scaffold = scaffold_with(chosen, bounds_of(task, settings), rng.choice(TURNS))
             return Say(reply=Reply(brief(scaffold), "", (), ""))
