@@ -27,7 +27,7 @@ from rollout.cheats import CHEATS
 from rollout.demonstrate import Habits
 from rollout.types import Trajectory
 
-CATEGORIES = ("traceback", "search", "decoy")
+CATEGORIES = ("traceback", "decoy")
 CHEATING = 0.4
 
 
@@ -52,7 +52,7 @@ STUDY = Study(
 
 
 def get_config() -> Experiment:
-    """The quickstart on three categories."""
+    """The quickstart on two categories."""
     base = quickstart.get_config()
     return replace(base, name="filter-off", suite=replace(base.suite, categories=CATEGORIES))
 

@@ -1,6 +1,6 @@
 """The whole loop on a bare machine: a small model learns which scaffold wins which task. `make quickstart`.
 
-What it runs: drills and scripted, deliberately mediocre demonstrations of four categories of `fledgling` (the warm
+What it runs: drills and scripted, deliberately mediocre demonstrations of three categories of `fledgling` (the warm
 start, experiments/school.py); a judge, trained and measured; held-out tasks before; self-scaffolding GRPO with real
 sandboxes, real pytest and the three-layer filter; the same held-out tasks after; `report.html`.
 On what, for how long: two CPU cores, no GPU, no network; under 20 minutes. Ctrl-C, and the same command goes on.
@@ -23,8 +23,8 @@ from pathlib import Path
 from ornith_jax.experiment import Experiment, OptimSettings, TrainSettings
 from rollout.settings import EngineSettings, RolloutSettings, SuiteSettings
 
-CATEGORIES = ("traceback", "search", "decoy", "state")
-SHORT = ("suite.categories=decoy,state", "suite.count=160")
+CATEGORIES = ("traceback", "decoy", "state")
+SHORT = ("suite.categories=traceback,state", "suite.count=160")
 SHORT_LESSONS, SHORT_JUDGE = 400, 110  # updates
 JUDGE_START_S = 120.0
 
