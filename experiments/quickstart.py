@@ -25,7 +25,7 @@ from rollout.settings import EngineSettings, RolloutSettings, SuiteSettings
 
 CATEGORIES = ("traceback", "decoy", "state")
 SHORT = ("suite.categories=traceback,state", "suite.count=160")
-SHORT_LESSONS, SHORT_JUDGE = 300, 90  # updates
+SHORT_LESSONS, SHORT_JUDGE = 500, 140  # updates
 JUDGE_START_S = 120.0
 
 
