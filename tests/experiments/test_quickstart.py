@@ -14,7 +14,7 @@ from rollout.run_dir import read_json
 from tests.envs.conftest import base_image  # noqa: F401
 
 pytestmark = pytest.mark.slow
-STEPS = 12
+STEPS = 10
 DEADLINE_S = 1500  # eight minutes on two idle cores; the other worker of the tests has one of them here
 
 
