@@ -2,7 +2,7 @@
 
 What it runs: for each seed a labelled set, a 0.6M-parameter model trained on it, thresholds, and a card of rates on
 cases that it was not trained on, by family, with intervals. Then its speed as a server answers.
-On what, for how long: two CPU cores, meant for a minute and a half a seed when they are idle; no network, no sandbox.
+On what, for how long: two CPU cores, two minutes a seed when they are idle; no network, no sandbox.
 What was seen: docs/filter.md, "The quickstart's judge".
 """
 
