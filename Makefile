@@ -20,7 +20,7 @@ sandbox: $(VENV)/.core
 	$(BIN)/python -m envs.sandbox.cli sandbox build
 
 test: $(VENV)/.dev $(SGLANG)/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
