@@ -8,12 +8,13 @@ import os
 import resource
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from envs.errors import SandboxError
 from envs.sandbox import apptainer, bubblewrap, decoys, proc, reaper
 from envs.sandbox.folder import AGENT_HOME, Folder, make_folder, remove
-from envs.sandbox.identity import identity
+from envs.sandbox.identity import Identity, identity
 from envs.sandbox.images import resolve
 from envs.sandbox.live import LiveSandbox, end
 from envs.sandbox.spec import Spec
@@ -53,7 +54,7 @@ async def start(spec: Spec) -> LiveSandbox:
     module = apptainer if choose(spec.backend) == "apptainer" else bubblewrap
     who = identity()
     image = await asyncio.to_thread(resolve, spec.image)
-    folder = await asyncio.to_thread(make_folder, spec, image, who)
+    folder = await _folder(spec, image, who)
     launcher = None
     try:
         words = module.command(folder, agent_command(folder.token))
@@ -68,6 +69,22 @@ async def start(spec: Spec) -> LiveSandbox:
         if isinstance(error, SandboxError | OSError):
             raise SandboxError(f"{spec.image} does not start: {error} {said}".rstrip(), cause="start") from error
         raise
+
+
+async def _folder(spec: Spec, image: Path, who: Identity) -> Folder:
+    """`make_folder` in a thread. A thread cannot be cancelled: what it makes for nobody is removed."""
+    making = asyncio.create_task(asyncio.to_thread(make_folder, spec, image, who))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        await asyncio.shield(_unmake(making))
+        raise
+
+
+async def _unmake(making: asyncio.Task[Folder]) -> None:
+    with contextlib.suppress(SandboxError, OSError):
+        folder = await making
+        await asyncio.to_thread(remove, folder.root)
 
 
 def choose(backend: str) -> str:

@@ -3,15 +3,17 @@
 import asyncio
 import os
 import signal
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from host_traces import Traces
 
 from envs.errors import SandboxError
 from envs.sandbox.faulty import FAULTS, FaultyOpener
-from envs.sandbox.folder import driver_name
+from envs.sandbox.folder import Folder, driver_name, make_folder
 from envs.sandbox.identity import home
 from envs.sandbox.live import LiveSandbox
 from envs.sandbox.open import open_sandbox
@@ -102,6 +104,30 @@ def test_leaving_the_pool_while_it_starts_leaves_nothing():
     async def go() -> None:
         async with Pool(warm=4) as pool:
             await (await pool.open("base", limits=LIMITS)).close()
+        assert episodes() == []
+
+    asyncio.run(go())
+
+
+def test_a_start_that_is_cancelled_while_its_folder_is_made_leaves_nothing(monkeypatch):
+    """The folder is made in a thread, which goes on."""
+    begun, made = threading.Event(), threading.Event()
+
+    def slowly(*how: Any) -> Folder:
+        begun.set()
+        time.sleep(0.2)
+        folder = make_folder(*how)
+        made.set()
+        return folder
+
+    async def go() -> None:
+        monkeypatch.setattr("envs.sandbox.open.make_folder", slowly)
+        starting = asyncio.create_task(open_sandbox("base", limits=LIMITS))
+        await asyncio.to_thread(begun.wait, 10)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert made.is_set()
         assert episodes() == []
 
     asyncio.run(go())
