@@ -3,7 +3,7 @@
 What it runs: drills and scripted, deliberately mediocre demonstrations of three categories of `fledgling` (the warm
 start, experiments/school.py); a judge, trained and measured; held-out tasks before; self-scaffolding GRPO with real
 sandboxes, real pytest and the three-layer filter; the same held-out tasks after; `report.html`.
-On what, for how long: two CPU cores, no GPU, no network; under 20 minutes. Ctrl-C, and the same command goes on.
+On what, for how long: two CPU cores, no GPU, no network; meant for 20 minutes. Ctrl-C, and the same command goes on.
 What was seen: docs/quickstart.md.
 """
 
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=50, help="held-out tasks, evenly over the categories")
     parser.add_argument("--samples", type=int, default=2, help="of each held-out task")
     parser.add_argument("--sandbox", choices=("auto", "apptainer", "bubblewrap"), default="auto")
-    parser.add_argument("--short", action="store_true", help="two categories and fewer lessons: minutes, for CI")
+    parser.add_argument("--short", action="store_true", help="two categories, fewer lessons, a smaller judge")
     parser.add_argument("--judge", default="own", help="own, none, or the URL of an OpenAI-compatible endpoint")
     args = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -18,7 +18,7 @@ from envs.types import Task
 from rollout.chat import qwen3_5
 from rollout.chat.types import Chat, Reply
 from rollout.cheats import CHEATS, cheat_in, cheating_calls
-from rollout.expert import task_of
+from rollout.expert import PROPOSING, task_of
 from rollout.scaffold.document import Scaffold, bounds_of
 from rollout.scripted import Say
 from rollout.sequence import TokenSequence, sequences
@@ -26,7 +26,6 @@ from rollout.settings import RolloutSettings
 from rollout.strategies import STRATEGIES, calls_under, scaffold_with, strategy_in
 from rollout.types import Stage, Trajectory
 
-PROPOSING = "You write scaffolds."
 TURNS = (2, 3, 4, 6, 8, 12)  # that a scaffold allows: some are too few for the work
 
 

@@ -15,17 +15,18 @@ from rollout.scaffold.prompt import proposal_prompt
 from rollout.scripted import Say
 from rollout.settings import RolloutSettings
 
+PROPOSING = "You write scaffolds."  # how a prompt for a scaffold begins
+
 
 def expert_script(chat: Chat, tasks: Sequence[Task], settings: RolloutSettings) -> Callable[[tuple[int, ...]], Say]:
     """For `ScriptedEngine`, over a chat of Qwen3.5: the default scaffold, then the suite's expert call by call."""
-    proposing = "You write scaffolds."
-    if tasks and not proposal_prompt(tasks[0], bounds_of(tasks[0], settings), None)[0].startswith(proposing):
+    if tasks and not proposal_prompt(tasks[0], bounds_of(tasks[0], settings), None)[0].startswith(PROPOSING):
         raise AssertionError("the proposal's prompt begins otherwise now")
 
     def say(prompt_ids: tuple[int, ...]) -> Say:
         text = chat.decode(prompt_ids)
         task = task_of(text, tasks)
-        if proposing in text:
+        if PROPOSING in text:
             return Say(reply=Reply(canonical(default_scaffold(bounds_of(task, settings))), "", (), ""))
         calls, done = fledgling.expert(task), text.count(str(qwen3_5.RESPONSE))
         return Say(reply=Reply("", "", (calls[min(done, len(calls) - 1)],), ""))

@@ -59,10 +59,8 @@ def generate(
     seed: int, count: int, levels: tuple[int, ...] = LEVELS, categories: tuple[str, ...] = tuple(CATEGORIES)
 ) -> list[Task]:
     """`count` fresh tasks, categories in turn, then levels in turn. Raises `TaskError` for one that there is not."""
-    names = categories
-    return [
-        make(names[i % len(names)], seed * 1_000_003 + i, levels[i // len(names) % len(levels)]) for i in range(count)
-    ]
+    each = len(categories)
+    return [make(categories[i % each], seed * 1_000_003 + i, levels[i // each % len(levels)]) for i in range(count)]
 
 
 def expert(task: Task) -> tuple[Call, ...]:
