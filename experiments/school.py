@@ -49,7 +49,7 @@ from rollout.suite import load_suite
 from rollout.types import Arm
 
 VOCAB_SIZE = 1536
-DRILLS, LESSONS = 800, 900  # updates; copying comes all at once, after 450 to 600 drills, at a rate that does not decay
+DRILLS, LESSONS = 800, 1200  # updates; copying comes all at once, after 450 to 600 drills, at a rate that does not decay
 LESSONS_SEED = 500  # added to suite.seed for the tasks of the demonstrations
 SELF = {Arm.SELF: 1.0}  # shares of the tasks that are shown under each arm
 EVERY_ARM = {Arm.SELF: 1.0, Arm.FIXED: 0.3, Arm.NONE: 0.3}
