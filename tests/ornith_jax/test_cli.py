@@ -56,3 +56,24 @@ def test_inspect_of_nothing_names_the_published_sizes(capsys: pytest.CaptureFixt
     error = capsys.readouterr().err
     assert "no-such-size: neither a folder nor a published size" in error
     assert "qwen3.5-397b-a17b" in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["quickstart", "train.stepz=2", "--run", "never"],
+        ["quickstart", "--run", "never", "train.stepz=2"],
+        ["--run", "never", "quickstart", "loss.k1=2", "--name", "e", "train.stepz=2"],
+    ],
+)
+def test_overrides_stand_before_options_and_after_them(words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["train", *words]) == 2
+    assert "train.stepz: no such field" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["train", "quickstart", "--run", "never", "word"], ["convert", "check", "a", "b=c"]])
+def test_what_is_no_override_is_not_taken_for_one(words: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as done:
+        cli.main(words)
+    assert done.value.code == 2
+    assert f"unrecognized arguments: {words[-1]}" in capsys.readouterr().err
