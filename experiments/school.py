@@ -46,13 +46,14 @@ from rollout.settings import RolloutSettings, SamplingSettings, SuiteSettings
 from rollout.store.reader import Trajectories
 from rollout.strategies import STRATEGIES, calls_under, scaffold_of
 from rollout.suite import load_suite
-from rollout.types import Arm
+from rollout.types import Arm, Stage
 
 VOCAB_SIZE = 1536
-DRILLS, LESSONS = 800, 1200  # updates; copying comes all at once, after 450 to 600 drills, at a rate that does not decay
-LESSONS_SEED = 500  # added to suite.seed for the tasks of the demonstrations
-SELF = {Arm.SELF: 1.0}  # shares of the tasks that are shown under each arm
-EVERY_ARM = {Arm.SELF: 1.0, Arm.FIXED: 0.3, Arm.NONE: 0.3}
+DRILLS, LESSONS = 800, 1000  # updates; copying comes all at once, after 450 to 600 drills at a constant rate
+LESSONS_SEED, LESSON_TASKS = 500, 2.5  # of the demonstrations: added to suite.seed; times suite.count
+SELF = {Arm.SELF: 0.5}  # shares of those tasks that are shown under each arm; the work on the rest is shown only
+EVERY_ARM = {Arm.SELF: 0.5, Arm.FIXED: 0.15, Arm.NONE: 0.15}
+ENOUGH = (4, 6, 8, 12)  # turns
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="of the experiment quickstart")
     parser.add_argument("--lessons", type=int, default=LESSONS, help="updates on the demonstrations")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     experiment = load("quickstart", args.overrides)
     print(warm_start(args.folder, lesson_tasks(experiment.suite), experiment, lessons=args.lessons))
 
@@ -71,8 +72,8 @@ def lesson_tasks(suite: SuiteSettings) -> list[Task]:
     What was demonstrated on a task is soon known by heart: there, all scaffolds of a group would be the same one.
     """
     own = {content_hash(task) for part in load_suite(suite) for task in part}
-    found, _ = load_suite(replace(suite, seed=suite.seed + LESSONS_SEED))
-    return [task for task in found if content_hash(task) not in own]
+    others = replace(suite, seed=suite.seed + LESSONS_SEED, count=round(LESSON_TASKS * suite.count))
+    return [task for part in load_suite(others) for task in part if content_hash(task) not in own]
 
 
 def warm_start(
@@ -86,6 +87,8 @@ def warm_start(
 ) -> Path:
     """`folder`/model, which has learned the form in so many updates; made if it is not there yet.
 
+    Which scaffold to write is shown as the habits have it. To work well under one that fits takes more examples: the
+    rest of the tasks is played under such scaffolds, and only the work is learned (`practice`).
     What an arm is not shown, it cannot do: a warm start for the controls needs `EVERY_ARM`, and is a little worse.
     """
     if (folder / "model").exists():
@@ -197,21 +200,23 @@ async def _demonstrate(
 ) -> None:
     """Real episodes in real sandboxes. Nobody learns from their outcome, so they are not graded."""
     chat = load_chat(tokenizer, "qwen3_5")
-    for arm, share in shares.items():
-        shown = tasks[: max(1, round(share * len(tasks)))]
+    parts = {arm.value: (arm, tasks[: round(share * len(tasks))], habits) for arm, share in shares.items()}
+    shown = max(len(part) for _, part, _ in parts.values())
+    parts["practice"] = (Arm.SELF, tasks[shown:], Habits(insight=1.0, turns=ENOUGH, seed=habits.seed))
+    for name, (arm, part, how) in parts.items():
         settings = replace(
-            experiment.rollout, arm=arm, scaffolds_per_task=2, solutions_per_scaffold=1, max_staleness=0, judge="none"
+            experiment.rollout, arm=arm, scaffolds_per_task=1, solutions_per_scaffold=1, max_staleness=0, judge="none"
         )
-        engine = ScriptedEngine(chat, demonstrator(chat, shown, settings, habits))
+        engine = ScriptedEngine(chat, demonstrator(chat, part, settings, how))
         await collect(
-            folder / arm.value,
-            shown,
+            folder / name,
+            part,
             engine,
             chat,
             settings,
             SamplingSettings(),
             seed=experiment.seed,
-            groups=len(shown),
+            groups=len(part),
             grade=_ungraded,
         )
 
@@ -221,10 +226,11 @@ async def _ungraded(episode: Episode) -> Verdict:
 
 
 def _lessons(folder: Path, arms: Iterable[Arm]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for arm in arms:
-        played = Trajectories(folder / arm.value / "trajectories")
+    for name in (*(arm.value for arm in arms), "practice"):
+        played = Trajectories(folder / name / "trajectories")
         for sequence in lessons_of(played[index] for index in range(len(played))):
-            yield sequence.token_ids, sequence.loss_mask
+            if name != "practice" or sequence.stage is Stage.SOLUTION:
+                yield sequence.token_ids, sequence.loss_mask
 
 
 def _save(path: Path, sequences: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:

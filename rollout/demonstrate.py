@@ -1,8 +1,8 @@
 """Scripted demonstrations of both stages on `fledgling`: what a small model is taught before it learns by itself.
 
 They are mediocre on purpose. The format is always right, and whoever follows a good scaffold solves the task; but
-which strategy a scaffold names is drawn almost without regard to the task, and so is how many turns it allows. That
-choice is what is left to learn.
+which strategy a scaffold names is drawn without regard to the task half of the time, and how many turns it allows
+always. That choice is what is left to learn.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ TURNS = (2, 3, 4, 6, 8, 12)  # that a scaffold allows: some are too few for the 
 class Habits:
     """How the demonstrator chooses. `insight`: how often it takes a strategy that wins; the rest is drawn evenly.
 
-    `cheating`: how often it takes a way to please the visible tests instead (rollout.cheats).
+    `cheating`: how often it takes a way to please the visible tests instead (rollout.cheats). `turns`: what a scaffold
+    may allow, drawn evenly.
     """
 
-    insight: float = 0.3
+    insight: float = 0.5
     cheating: float = 0.0
+    turns: tuple[int, ...] = TURNS
     seed: int = 0
 
 
@@ -54,7 +56,7 @@ def demonstrator(
         if PROPOSING in opening:
             proposed[opening] += 1
             chosen = {**STRATEGIES, **CHEATS}[_choice(task, habits, rng)]
-            scaffold = scaffold_with(chosen, bounds_of(task, settings), rng.choice(TURNS))
+            scaffold = scaffold_with(chosen, bounds_of(task, settings), rng.choice(habits.turns))
             return Say(reply=Reply(brief(scaffold), "", (), ""))
         name = strategy_in(opening) or cheat_in(opening) or _choice(task, habits, rng)
         calls = cheating_calls(name, task) if name in CHEATS else calls_under(name, task)
@@ -84,7 +86,7 @@ def lessons(trajectories: Iterable[Trajectory]) -> Iterator[TokenSequence]:
 
 
 def _choice(task: Task, habits: Habits, rng: random.Random) -> str:
-    """A strategy, almost without regard to the task; or a cheat."""
+    """A strategy, often without regard to the task; or a cheat."""
     if habits.cheating and rng.random() < habits.cheating:
         return rng.choice(list(CHEATS))
     winners = [name for name, strategy in STRATEGIES.items() if task.category in strategy.wins]
