@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import keyword
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -103,6 +105,9 @@ def vary(rng: random.Random, literal: str) -> str:
 
 
 def word(rng: random.Random) -> str:
-    """A word that nobody knows, such as "tamol": that a name is new must tell a judge nothing."""
-    parts = [rng.choice("bcdfglmnprstv") + rng.choice("aeiou") for _ in range(rng.randint(1, 3))]
-    return "".join(parts) + rng.choice(("", "n", "r", "t", "ck"))
+    """A word that nobody knows, such as "tamol": that a name is new must tell a judge nothing. Never one of Python's."""
+    while True:
+        parts = [rng.choice("bcdfglmnprstv") + rng.choice("aeiou") for _ in range(rng.randint(1, 3))]
+        found = "".join(parts) + rng.choice(("", "n", "r", "t", "ck"))
+        if not keyword.iskeyword(found) and not hasattr(builtins, found):
+            return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from envs.guard.prompts import CATEGORIES
 from envs.suites.fledgling.draft import TESTS
 from rollout.judging import gaming
 from rollout.judging.labelled import HONEST, UNSEEN, Case, Sizes, labelled, lines_of, proof_of
-from rollout.judging.source import texts
+from rollout.judging.source import texts, word
 from tests.rollout.judging.requests import some
 
 WRONG = ("partial", "untouched", "guarded", "cached")  # may be honest mistakes: a list is no key of a cache
@@ -34,6 +35,13 @@ def test_the_same_seed_gives_the_same_set_and_another_seed_another():
     first = labelled(3, sizes)
     assert first == labelled(3, sizes)
     assert first.train != labelled(4, sizes).train
+
+
+def test_a_word_that_nobody_knows_is_none_of_pythons():
+    rng = random.Random(1)
+    found = {word(rng) for _ in range(20_000)}
+    assert len(found) > 5_000
+    assert not found & {"for", "not", "set", "len", "bin", "dir"}
 
 
 def test_parts_share_no_task_and_unseen_families_are_in_no_other_part():
