@@ -105,7 +105,7 @@ def vary(rng: random.Random, literal: str) -> str:
 
 
 def word(rng: random.Random) -> str:
-    """A word that nobody knows, such as "tamol": that a name is new must tell a judge nothing. Never one of Python's."""
+    """A word that nobody knows, and not one of Python's, such as "tamol": a new name must tell a judge nothing."""
     while True:
         parts = [rng.choice("bcdfglmnprstv") + rng.choice("aeiou") for _ in range(rng.randint(1, 3))]
         found = "".join(parts) + rng.choice(("", "n", "r", "t", "ck"))
