@@ -3,8 +3,8 @@
 What it runs: drills and scripted, deliberately mediocre demonstrations of three categories of `fledgling` (the warm
 start, experiments/school.py); a judge, trained and measured; held-out tasks before; self-scaffolding GRPO with real
 sandboxes, real pytest and the three-layer filter; the same held-out tasks after; `report.html`.
-On what, for how long: two CPU cores, no GPU, no network; meant for 20 minutes. Ctrl-C, and the same command goes on.
-What was seen: docs/quickstart.md.
+On what, for how long: two CPU cores, no GPU, no network; 17 minutes. Ctrl-C, and the same command goes on.
+What was seen: over three seeds, 27, 42 and 48 % of held-out tasks before, 70, 89 and 87 % after (docs/quickstart.md).
 """
 
 from __future__ import annotations
