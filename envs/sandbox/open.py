@@ -7,9 +7,9 @@ import contextlib
 import os
 import resource
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from envs.errors import SandboxError
 from envs.sandbox import apptainer, bubblewrap, decoys, proc, reaper
@@ -23,6 +23,7 @@ from envs.types import File, Limits
 
 START_S = 60.0
 MB = 1 << 20
+T = TypeVar("T")
 
 
 async def open_sandbox(
@@ -58,7 +59,7 @@ async def start(spec: Spec) -> LiveSandbox:
     launcher = None
     try:
         words = module.command(folder, agent_command(folder.token))
-        launcher = await _launch(words, folder)
+        launcher = await _launched(words, folder)
         return await _greet(spec, folder, launcher)
     except BaseException as error:
         if launcher is not None:
@@ -73,18 +74,31 @@ async def start(spec: Spec) -> LiveSandbox:
 
 async def _folder(spec: Spec, image: Path, who: Identity) -> Folder:
     """`make_folder` in a thread. A thread cannot be cancelled: what it makes for nobody is removed."""
-    making = asyncio.create_task(asyncio.to_thread(make_folder, spec, image, who))
+    return await _whole(asyncio.to_thread(make_folder, spec, image, who), _remove)
+
+
+async def _launched(words: list[str], folder: Folder) -> asyncio.subprocess.Process:
+    """`_launch`, which is never cancelled half-way: asyncio of Python 3.11 then may wait for ever for its pipes."""
+    return await _whole(_launch(words, folder), lambda made: end(made, proc.namespace_init(made.pid)))
+
+
+async def _whole(making: Coroutine[Any, Any, T], unmake: Callable[[T], Awaitable[None]]) -> T:
+    """Wait for it. When that is cancelled, what comes of it is unmade."""
+    task = asyncio.create_task(making)
     try:
-        return await asyncio.shield(making)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.shield(_unmake(making))
+        await asyncio.shield(_unmade(task, unmake))
         raise
 
 
-async def _unmake(making: asyncio.Task[Folder]) -> None:
+async def _unmade(making: asyncio.Task[T], unmake: Callable[[T], Awaitable[None]]) -> None:
     with contextlib.suppress(SandboxError, OSError):
-        folder = await making
-        await asyncio.to_thread(remove, folder.root)
+        await unmake(await making)
+
+
+async def _remove(folder: Folder) -> None:
+    await asyncio.to_thread(remove, folder.root)
 
 
 def choose(backend: str) -> str:

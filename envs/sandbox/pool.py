@@ -14,6 +14,8 @@ from envs.sandbox.open import start
 from envs.sandbox.spec import Spec
 from envs.types import File, Limits
 
+END_S = 60.0
+
 
 class Pool:
     """`async with Pool(warm=4) as pool: box = await pool.open("base", limits=...)`.
@@ -38,8 +40,8 @@ class Pool:
     ) -> None:
         while self._waiting:
             self._discard(self._waiting.pop()[1])
-        if self._endings:
-            await asyncio.wait(self._endings)
+        if self._endings:  # what does not end in time is left to the reaper
+            await asyncio.wait(self._endings, timeout=END_S)
 
     async def open(
         self,

@@ -16,6 +16,7 @@ from envs.sandbox.faulty import FAULTS, FaultyOpener
 from envs.sandbox.folder import Folder, driver_name, make_folder
 from envs.sandbox.identity import home
 from envs.sandbox.live import LiveSandbox
+from envs.sandbox.open import _launch as launch
 from envs.sandbox.open import open_sandbox
 from envs.sandbox.pool import Pool
 from envs.types import Limits
@@ -128,6 +129,29 @@ def test_a_start_that_is_cancelled_while_its_folder_is_made_leaves_nothing(monke
         with pytest.raises(asyncio.CancelledError):
             await starting
         assert made.is_set()
+        assert episodes() == []
+
+    asyncio.run(go())
+
+
+def test_a_start_that_is_cancelled_while_its_process_is_made_ends_that_process(monkeypatch):
+    """asyncio of Python 3.11, cancelled between the fork and the pipes, may wait for ever: two in six hundred here."""
+    begun, launched = asyncio.Event(), []
+
+    async def slowly(*how: Any) -> asyncio.subprocess.Process:
+        begun.set()
+        await asyncio.sleep(0.2)
+        launched.append(await launch(*how))
+        return launched[0]
+
+    async def go() -> None:
+        monkeypatch.setattr("envs.sandbox.open._launch", slowly)
+        starting = asyncio.create_task(open_sandbox("base", limits=LIMITS))
+        await asyncio.wait_for(begun.wait(), 10)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(starting), 30)
+        assert launched[0].returncode is not None
         assert episodes() == []
 
     asyncio.run(go())
