@@ -99,8 +99,9 @@ def test_engines_join_late_die_and_come_back_elsewhere(tmp_path, published):
     """The tier: no engine, one, two, the first gone, the first back at another place under the same name."""
     ask = Sampling(max_new_tokens=2, temperature=0.0)
 
-    async def live(tier, count: int) -> None:
-        while tier.num_live != count:
+    async def live(tier, joined: int) -> None:
+        """Until so many have joined in all: nobody may have asked the one that is gone, which then counts as live."""
+        while tier.restarts != joined or tier.num_live != 2:
             await asyncio.sleep(0.05)
 
     async def play() -> list[int]:
@@ -116,7 +117,7 @@ def test_engines_join_late_die_and_come_back_elsewhere(tmp_path, published):
                 again = await tier.generate([1, 2, 3], ask, deadline_s=60)
                 other = await tier.generate([4, 5, 6], ask, deadline_s=60)
                 async with served(tmp_path, EXPERIMENT, "engine-0"):
-                    await live(tier, 2)
+                    await live(tier, 3)
                     assert tier.policy_version == 2
             tier.raise_failure()
             return [first, again, other]
