@@ -51,9 +51,9 @@ from rollout.types import Arm, Stage
 VOCAB_SIZE = 1536
 DRILLS, LESSONS = 800, 1000  # updates; copying comes all at once, after 450 to 600 drills at a constant rate
 LESSONS_SEED, LESSON_TASKS = 500, 2.5  # of the demonstrations: added to suite.seed; times suite.count
-SELF = {Arm.SELF: 0.5}  # shares of those tasks that are shown under each arm; the work on the rest is shown only
+SELF = {Arm.SELF: 0.5}  # shares of those tasks that are shown under each arm; the rest is for practice
 EVERY_ARM = {Arm.SELF: 0.5, Arm.FIXED: 0.15, Arm.NONE: 0.15}
-ENOUGH = (4, 6, 8, 12)  # turns
+PRACTICE, ENOUGH = "practice", (4, 6, 8, 12)  # its folder, and the turns that its scaffolds allow
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def warm_start(
     """`folder`/model, which has learned the form in so many updates; made if it is not there yet.
 
     Which scaffold to write is shown as the habits have it. To work well under one that fits takes more examples: the
-    rest of the tasks is played under such scaffolds, and only the work is learned (`practice`).
+    rest of the tasks is played under such scaffolds, and only the work is learned (`PRACTICE`).
     What an arm is not shown, it cannot do: a warm start for the controls needs `EVERY_ARM`, and is a little worse.
     """
     if (folder / "model").exists():
@@ -200,9 +200,9 @@ async def _demonstrate(
 ) -> None:
     """Real episodes in real sandboxes. Nobody learns from their outcome, so they are not graded."""
     chat = load_chat(tokenizer, "qwen3_5")
-    parts = {arm.value: (arm, tasks[: round(share * len(tasks))], habits) for arm, share in shares.items()}
+    parts = {arm.value: (arm, tasks[: max(1, round(share * len(tasks)))], habits) for arm, share in shares.items()}
     shown = max(len(part) for _, part, _ in parts.values())
-    parts["practice"] = (Arm.SELF, tasks[shown:], Habits(insight=1.0, turns=ENOUGH, seed=habits.seed))
+    parts[PRACTICE] = (Arm.SELF, tasks[shown:], Habits(insight=1.0, turns=ENOUGH, seed=habits.seed))
     for name, (arm, part, how) in parts.items():
         settings = replace(
             experiment.rollout, arm=arm, scaffolds_per_task=1, solutions_per_scaffold=1, max_staleness=0, judge="none"
@@ -226,10 +226,10 @@ async def _ungraded(episode: Episode) -> Verdict:
 
 
 def _lessons(folder: Path, arms: Iterable[Arm]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for name in (*(arm.value for arm in arms), "practice"):
+    for name in (*(arm.value for arm in arms), PRACTICE):
         played = Trajectories(folder / name / "trajectories")
         for sequence in lessons_of(played[index] for index in range(len(played))):
-            if name != "practice" or sequence.stage is Stage.SOLUTION:
+            if name != PRACTICE or sequence.stage is Stage.SOLUTION:
                 yield sequence.token_ids, sequence.loss_mask
 
 

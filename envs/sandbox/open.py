@@ -63,10 +63,10 @@ async def start(spec: Spec) -> LiveSandbox:
         return await _greet(spec, folder, launcher)
     except BaseException as error:
         if launcher is not None:
-            await asyncio.shield(end(launcher, proc.namespace_init(launcher.pid)))
+            await asyncio.shield(_end(launcher))
         said = _stderr(folder)
         with contextlib.suppress(SandboxError):
-            await asyncio.shield(asyncio.to_thread(remove, folder.root))
+            await asyncio.shield(_remove(folder))
         if isinstance(error, SandboxError | OSError):
             raise SandboxError(f"{spec.image} does not start: {error} {said}".rstrip(), cause="start") from error
         raise
@@ -79,7 +79,7 @@ async def _folder(spec: Spec, image: Path, who: Identity) -> Folder:
 
 async def _launched(words: list[str], folder: Folder) -> asyncio.subprocess.Process:
     """`_launch`, which is never cancelled half-way: asyncio of Python 3.11 then may wait for ever for its pipes."""
-    return await _whole(_launch(words, folder), lambda made: end(made, proc.namespace_init(made.pid)))
+    return await _whole(_launch(words, folder), _end)
 
 
 async def _whole(making: Coroutine[Any, Any, T], unmake: Callable[[T], Awaitable[None]]) -> T:
@@ -95,6 +95,10 @@ async def _whole(making: Coroutine[Any, Any, T], unmake: Callable[[T], Awaitable
 async def _unmade(making: asyncio.Task[T], unmake: Callable[[T], Awaitable[None]]) -> None:
     with contextlib.suppress(SandboxError, OSError):
         await unmake(await making)
+
+
+async def _end(launcher: asyncio.subprocess.Process) -> None:
+    await end(launcher, proc.namespace_init(launcher.pid))
 
 
 async def _remove(folder: Folder) -> None:

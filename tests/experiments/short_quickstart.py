@@ -1,6 +1,7 @@
 """The quickstart in its short form: the whole loop, in processes of its own, with real sandboxes, and it learns.
 
-Not in CI yet: it passes, in 9 minutes of two idle cores, and with it CI would come too near to its 40. Run it by name:
+Not in CI yet: it takes 8 to 9 minutes of two idle cores, and with it CI would come too near to its 40. It passed with
+an earlier warm start and was not run with this one (docs/quickstart.md). By name:
 `pytest -n 0 tests/experiments/short_quickstart.py`.
 """
 

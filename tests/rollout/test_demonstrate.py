@@ -82,6 +82,17 @@ def test_proposals_are_valid_differ_for_one_task_and_know_little(chat):
     assert changed > 0.8 * len(tasks)
 
 
+def test_with_full_insight_every_scaffold_fits_and_allows_the_turns_that_the_habits_name(chat):
+    tasks = [fledgling.make(category, seed) for category in ("traceback", "decoy", "state") for seed in range(20)]
+    say, turns = demonstrator(chat, tasks, SETTINGS, Habits(insight=1.0, turns=(4, 6))), set()
+    for task in tasks:
+        bounds = bounds_of(task, SETTINGS)
+        text = say(chat.open(*proposal_prompt(task, bounds, None))).reply.text
+        assert task.category in STRATEGIES[strategy_in(text)].wins
+        turns.add(parse(text, bounds).orchestration.phases[0].max_turns)
+    assert turns == {4, 6}
+
+
 def test_fixed_lines_become_one_token_each_and_the_text_stays_the_same(tmp_path, chat):
     tasks = [fledgling.make("state", seed) for seed in range(20)]
     openings = [[*proposal_prompt(task, bounds_of(task, SETTINGS), None)] for task in tasks]
